@@ -1,0 +1,1 @@
+"""Attribution graphs, hierarchies and circuits as frozen data."""

@@ -1,0 +1,174 @@
+"""Run a model plainly and keep what interventions replace: the output of every node of the universe.
+
+The universe is that of the verification headline: token embeddings by position, head outputs by
+(layer, head, query position), MLP features or whole blocks by (layer, position), MLP errors and skip paths.
+Position embeddings belong to no node.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from hagd.dictionaries.dictionary import Dictionary
+from hagd.models.language_model import Attention, LanguageModel, Rotary
+
+Transform = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is explained: a model, and the dictionaries of the layers that have one."""
+
+    model: LanguageModel
+    dictionaries: Mapping[int, Dictionary] = field(default_factory=dict[int, Dictionary])
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Node outputs of one run. A leading axis of size 1 stands for one value shared by all prompts."""
+
+    embed: Float[Tensor, "batch pos d_model"]
+    heads: tuple[Float[Tensor, "batch pos head d_head"], ...]
+    """Per layer: head outputs before `w_o`."""
+    patterns: tuple[Float[Tensor, "batch head pos pos"], ...]
+    """Per layer: attention probabilities; empty where they were not asked for."""
+    mlp_in: tuple[Float[Tensor, "batch pos d_model"], ...]
+    """Per layer: the normalised residual that the MLP reads; empty where not asked for."""
+    mlp_out: tuple[Float[Tensor, "batch pos d_model"], ...]
+    features: Mapping[int, Float[Tensor, "batch pos d_feature"]]
+    errors: Mapping[int, Float[Tensor, "batch pos d_model"]]
+    skips: Mapping[int, Float[Tensor, "batch pos d_model"]]
+    logits: Float[Tensor, "batch answer vocab"]
+
+    def map(self, transform: Transform) -> "Activations":
+        """Apply one tensor function to every field."""
+        return Activations(
+            embed=transform(self.embed),
+            heads=tuple(map(transform, self.heads)),
+            patterns=tuple(map(transform, self.patterns)),
+            mlp_in=tuple(map(transform, self.mlp_in)),
+            mlp_out=tuple(map(transform, self.mlp_out)),
+            features={layer: transform(value) for layer, value in self.features.items()},
+            errors={layer: transform(value) for layer, value in self.errors.items()},
+            skips={layer: transform(value) for layer, value in self.skips.items()},
+            logits=transform(self.logits),
+        )
+
+    def take(self, index: Int[Tensor, " batch"]) -> "Activations":
+        """Select prompts; used to pair every prompt with its donor."""
+        return self.map(lambda value: value if value.shape[0] == 1 else value[index])
+
+    def mean(self) -> "Activations":
+        """Average over prompts (mean ablation); linear, so reconstruction plus error still sums up."""
+        return replace(self.map(lambda value: value.mean(0, keepdim=True)), patterns=())
+
+    def zero(self, subject: Subject) -> "Activations":
+        """Set every node to zero (zero ablation); a refined MLP keeps the decoder bias, which is no node."""
+        zeroed = replace(self.map(lambda value: torch.zeros_like(value[:1])), patterns=())
+        mlp_out = tuple(
+            out + subject.dictionaries[layer].b_dec if layer in subject.dictionaries else out
+            for layer, out in enumerate(zeroed.mlp_out)
+        )
+        return replace(zeroed, mlp_out=mlp_out)
+
+
+def attention_inputs(
+    attention: Attention, x: Float[Tensor, "*batch pos d_model"]
+) -> tuple[Float[Tensor, "*batch kv_head pos d_head"], Float[Tensor, "*batch kv_head pos d_head"]]:
+    """Give keys (not rotated) and values of every key/value head."""
+    keys = torch.einsum("...pd,hdk->...hpk", x, attention.w_k)
+    values = torch.einsum("...pd,hdk->...hpk", x, attention.w_v)
+    if attention.b_k is not None:
+        keys = keys + attention.b_k[:, None]
+    if attention.b_v is not None:
+        values = values + attention.b_v[:, None]
+    return keys, values
+
+
+def attend(
+    attention: Attention,
+    x: Float[Tensor, "*batch pos d_model"],
+    rotary: Rotary | None,
+    queries_at: Int[Tensor, " query"],
+    pattern: Float[Tensor, "*batch head query pos"] | None = None,
+) -> tuple[Float[Tensor, "*batch query head d_head"], Float[Tensor, "*batch head query pos"]]:
+    """Run one attention layer for the queries at `queries_at`; `pattern` replaces the softmax if given.
+
+    Result: head outputs before `w_o`, and the attention probabilities.
+    """
+    n_heads, _, d_head = attention.w_q.shape
+    keys, values = attention_inputs(attention, x)
+    n_kv, n_pos = keys.shape[-3:-1]
+    group = n_heads // n_kv
+    if pattern is None:
+        queries = torch.einsum("...pd,hdk->...hpk", x[..., queries_at, :], attention.w_q)
+        if attention.b_q is not None:
+            queries = queries + attention.b_q[:, None]
+        if rotary is not None:
+            queries = rotary.rotate(queries, queries_at)
+            keys = rotary.rotate(keys, slice(0, n_pos))
+        grouped = queries.unflatten(-3, (n_kv, group))
+        scores = torch.einsum("...gqk,...pk->...gqp", grouped, keys) * d_head**-0.5
+        future = torch.arange(n_pos, device=x.device)[None, :] > queries_at[:, None]
+        grouped_pattern = functional.softmax(scores.masked_fill(future, float("-inf")), dim=-1)
+        pattern = grouped_pattern.flatten(-4, -3)
+    else:
+        grouped_pattern = pattern.unflatten(-3, (n_kv, group))
+    mixed = torch.einsum("...gqp,...pk->...gqk", grouped_pattern, values)
+    return mixed.flatten(-4, -3).transpose(-3, -2), pattern
+
+
+def project_heads(
+    attention: Attention, heads: Float[Tensor, "*batch query head d_head"]
+) -> Float[Tensor, "*batch query d_model"]:
+    """Sum head outputs through `w_o`; the output bias belongs to no node and is added here."""
+    out = heads.flatten(-2) @ attention.w_o.flatten(0, 1)
+    return out if attention.b_o is None else out + attention.b_o
+
+
+@torch.no_grad()
+def record(
+    subject: Subject,
+    tokens: Int[Tensor, "batch pos"],
+    answer_positions: Sequence[int],
+    *,
+    keep_patterns: bool = False,
+    keep_mlp_in: bool = False,
+) -> Activations:
+    """Run the model on `tokens` and keep every node's output, and the logits at `answer_positions`.
+
+    The logits at position p predict the token at p + 1.
+    """
+    model = subject.model
+    n_pos = tokens.shape[1]
+    rotary = model.rotary(n_pos)
+    everywhere = torch.arange(n_pos, device=tokens.device)
+    embed = model.embed[tokens]
+    resid = embed + model.position_part(n_pos)
+    heads, patterns, mlp_in, mlp_out = [], [], [], []
+    features: dict[int, Tensor] = {}
+    errors: dict[int, Tensor] = {}
+    skips: dict[int, Tensor] = {}
+    for layer, block in enumerate(model.blocks):
+        z, pattern = attend(block.attention, block.norm_attention(resid), rotary, everywhere)
+        resid = resid + project_heads(block.attention, z)
+        x = block.norm_mlp(resid)
+        out = block.mlp(x)
+        heads.append(z)
+        mlp_out.append(out)
+        patterns += [pattern] if keep_patterns else []
+        mlp_in += [x] if keep_mlp_in else []
+        if (dictionary := subject.dictionaries.get(layer)) is not None:
+            features[layer] = dictionary.encode(x)
+            errors[layer] = out - dictionary.decode(features[layer], x)
+            if dictionary.w_skip is not None:
+                skips[layer] = x @ dictionary.w_skip
+        resid = resid + out
+    logits = model.logits(resid[:, list(answer_positions)])
+    return Activations(
+        embed, tuple(heads), tuple(patterns), tuple(mlp_in), tuple(mlp_out), features, errors, skips, logits
+    )

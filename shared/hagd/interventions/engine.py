@@ -1,0 +1,157 @@
+"""Run a circuit in the real model: nodes inside run live on the mixed residual, nodes outside take donor values.
+
+`mlp_out = sum_C f_j(h) d_j + sum_notC f_j(h') d_j + b + skip + error` is computed as the donor's MLP output plus
+the differences of the live nodes, so that the cost follows the size of the circuit. Softmax and norms are live.
+Three savings matter on large models, all exact: nothing is computed at (layer, position) where no node is live;
+in the last layer only the answer positions are computed; and a run may start at a later layer from the
+residuals of a `CircuitRun` that agrees below it.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hagd.dictionaries.dictionary import Dictionary
+from hagd.interventions.activations import Activations, Subject, attend, project_heads
+from hagd.interventions.gates import Gates
+from hagd.models.language_model import Mlp
+
+ErrorSetting = Literal["corrupted", "zero", "live"]
+
+
+@dataclass(frozen=True)
+class CircuitRun:
+    """The logits of a run and the residual entering each layer, from which later runs may start."""
+
+    logits: Float[Tensor, "*batch answer vocab"]
+    residuals: tuple[Float[Tensor, "*batch pos d_model"], ...]
+
+
+def run_circuit(
+    subject: Subject,
+    tokens: Int[Tensor, "batch pos"],
+    answer_positions: tuple[int, ...],
+    donor: Activations,
+    gates: Gates,
+    *,
+    errors: ErrorSetting = "corrupted",
+    patterns: tuple[Float[Tensor, "batch head pos pos"], ...] | None = None,
+    start: int = 0,
+    base: CircuitRun | None = None,
+) -> CircuitRun:
+    """Run the circuit given by `gates` on `tokens`, everything outside replaced by `donor`.
+
+    `errors` says what the error of a refined block does when its gate is 0: take the donor's value
+    (the headline), or be zero; `live` runs every error as if its gate were 1. `patterns` freezes attention.
+    `start` and `base` skip the layers below `start`, where the circuit must equal that of `base`.
+    """
+    model = subject.model
+    last = model.config.n_layers - 1
+    n_pos = tokens.shape[1]
+    rotary = model.rotary(n_pos)
+    answers = torch.tensor(sorted(set(answer_positions)), device=tokens.device)
+    everywhere = torch.arange(n_pos, device=tokens.device)
+    if start and base is not None:
+        resid, residuals = base.residuals[start], list(base.residuals[:start])
+    else:
+        live = model.embed[tokens]
+        resid = donor.embed + gates.tokens[..., None] * (live - donor.embed) + model.position_part(n_pos)
+        residuals = []
+    for layer in range(start, last + 1):
+        block = model.blocks[layer]
+        residuals.append(resid)
+        wanted = answers if layer == last else everywhere
+        head_gates = gates.heads[..., layer, :, :]
+        heads_at = _live_positions(head_gates.amax(-1), wanted)
+        donor_heads = donor.heads[layer]
+        if len(heads_at):
+            x = block.norm_attention(resid)
+            pattern = None if patterns is None else patterns[layer][..., heads_at, :]
+            z, _ = attend(block.attention, x, rotary, heads_at, pattern)
+            delta = head_gates[..., heads_at, :, None] * (z - donor_heads[:, heads_at])
+            mixed = _place(donor_heads, heads_at, delta)
+        else:
+            mixed = donor_heads
+        resid = resid + project_heads(block.attention, mixed)
+        mlp_out = donor.mlp_out[layer]
+        if errors == "zero" and layer in donor.errors:
+            mlp_out = mlp_out - _dead_error(gates, layer) * donor.errors[layer]
+        mlp_at = _live_positions(_mlp_gate(gates, layer, errors), wanted)
+        if len(mlp_at):
+            x = block.norm_mlp(resid[..., mlp_at, :])
+            delta = _mlp_delta(block.mlp, subject.dictionaries.get(layer), x, mlp_at, layer, donor, gates, errors)
+            mlp_out = _place(mlp_out, mlp_at, delta)
+        resid = resid + mlp_out
+    return CircuitRun(model.logits(resid[..., list(answer_positions), :]), tuple(residuals))
+
+
+def _live_positions(gate: Float[Tensor, "*circuit pos"], wanted: Int[Tensor, " pos"]) -> Int[Tensor, " pos"]:
+    """Give the wanted positions where a node is live in any of the circuits (all of them under autograd)."""
+    if gate.requires_grad:
+        return wanted
+    used = (gate != 0).flatten(0, -2).any(0) if gate.dim() > 1 else gate != 0
+    return wanted[used[wanted]]
+
+
+def _place(
+    base: Float[Tensor, "..."], at: Int[Tensor, " pos"], delta: Float[Tensor, "..."]
+) -> Float[Tensor, "..."]:
+    """Add `delta` to `base` at some positions, broadcasting leading axes."""
+    axis = 1 - base.dim()
+    if len(at) == base.shape[axis]:
+        return base + delta
+    shape = torch.broadcast_shapes(base.shape[:axis], delta.shape[:axis])
+    out = base.expand(*shape, *base.shape[axis:])
+    return out.index_add(out.dim() + axis, at, delta.expand(*shape, *delta.shape[axis:]))
+
+
+def _mlp_gate(gates: Gates, layer: int, errors: ErrorSetting) -> Float[Tensor, "*circuit pos"]:
+    """Give a number per position that is non-zero where any node of the MLP is live."""
+    gate = gates.mlps[..., layer, :] + gates.errors[..., layer, :] + gates.skips[..., layer, :]
+    if layer in gates.features:
+        gate = gate + gates.features[layer].abs().amax(-1)
+    if errors == "live":
+        gate = gate + gates.refined[layer].float()
+    return gate
+
+
+def _dead_error(gates: Gates, layer: int) -> Float[Tensor, "*circuit pos 1"]:
+    """Give 1 where a refined block's error is outside the circuit."""
+    dead = gates.refined[layer] * (1 - gates.mlps[..., layer, :]) * (1 - gates.errors[..., layer, :])
+    return dead[..., None]
+
+
+def _mlp_delta(
+    mlp: Mlp,
+    dictionary: Dictionary | None,
+    x: Float[Tensor, "*batch pos d_model"],
+    at: Int[Tensor, " pos"],
+    layer: int,
+    donor: Activations,
+    gates: Gates,
+    errors: ErrorSetting,
+) -> Float[Tensor, "*batch pos d_model"]:
+    """Give what the live nodes of one MLP change against the donor's output at the positions `at`.
+
+    With zeroed errors the donor's output already lacks the dead ones, so a live error enters whole there.
+    """
+    whole = gates.mlps[..., layer, at][..., None]
+    exact = mlp(x)
+    delta = whole * (exact - donor.mlp_out[layer][:, at])
+    if dictionary is None:
+        return delta
+    live = dictionary.encode(x)
+    feature_gates = gates.features[layer][..., at, :]
+    parts = (feature_gates * (live - donor.features[layer][:, at])) @ dictionary.w_dec
+    error_gate = gates.errors[..., layer, at][..., None]
+    if errors == "live":
+        error_gate = gates.refined[layer][at][..., None].to(error_gate.dtype)
+    error = exact - dictionary.decode(live, x)
+    parts = parts + error_gate * (error - donor.errors[layer][:, at])
+    if dictionary.w_skip is not None:
+        skip_gate = gates.skips[..., layer, at][..., None]
+        parts = parts + skip_gate * (x @ dictionary.w_skip - donor.skips[layer][:, at])
+    return delta + (1 - whole) * parts

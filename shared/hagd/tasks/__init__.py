@@ -1,0 +1,1 @@
+"""Behaviours as prompt pairs with roles, splits and a metric."""
