@@ -12,17 +12,11 @@ from typing import Any, Protocol
 import rfc8785
 
 from hagd.artifacts.document import Document
+from hagd.artifacts.reference import ArtifactRef
+
+__all__ = ["ArtifactRef", "Config", "StageContext", "StageFunction", "StageSpec", "task_key"]
 
 Config = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class ArtifactRef:
-    """The name of a blob: enough to fetch and check it, nothing about where it lies."""
-
-    sha256: str
-    bytes: int
-    media_type: str
 
 
 class StageContext(Protocol):

@@ -1,0 +1,93 @@
+"""The port behind which bytes lie: blobs named by their digest, and small objects with conditional writes.
+
+Blobs never change, so they need no conditions. Everything that several processes may race for (manifests, leases,
+markers, outcomes) is a small object, and its races are settled by `put_if_absent` and `replace`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from hagd.artifacts.document import Document
+from hagd.artifacts.reference import ArtifactRef
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """A small object as it was read."""
+
+    data: bytes
+    etag: str
+    """Changes with every change of the data; what `replace` compares."""
+
+
+class ArtifactStore(Protocol):
+    """Where artifacts, manifests, leases and run state lie. Keys are `[a-z0-9][a-z0-9_.-]*` joined by `/`."""
+
+    @property
+    def location(self) -> str:
+        """Give the address from which `open_store` opens the same store in another process."""
+        ...
+
+    def put_blob(self, data: bytes | Iterable[bytes], media_type: str) -> ArtifactRef:
+        """Keep a blob, given whole or in pieces; durable on return. Heals a damaged copy of the same blob.
+
+        Raises:
+            StoreFullError: no room; nothing half-written can be read.
+        """
+        ...
+
+    def get_blob(self, ref: ArtifactRef) -> bytes:
+        """Give the bytes of a blob, checked against its digest.
+
+        Raises:
+            ArtifactNotFoundError: there is none.
+            CorruptArtifactError: the bytes do not match the digest.
+        """
+        ...
+
+    def has_blob(self, ref: ArtifactRef) -> bool:
+        """Say whether a blob of that digest and size is there, without reading it."""
+        ...
+
+    def check_blob(self, ref: ArtifactRef) -> bool:
+        """Say whether the blob is there and whole, reading all of it."""
+        ...
+
+    def delete_blob(self, ref: ArtifactRef) -> None:
+        """Remove a blob; quiet when there is none."""
+        ...
+
+    def read(self, key: str) -> StoredObject | None:
+        """Give a small object, or None."""
+        ...
+
+    def put_if_absent(self, key: str, data: bytes) -> str | None:
+        """Write a small object unless one is there; give its etag, or None when somebody was first."""
+        ...
+
+    def replace(self, key: str, data: bytes, etag: str) -> str | None:
+        """Write over an object that still has `etag`; give the new etag, or None when it has changed."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove a small object; quiet when there is none."""
+        ...
+
+    def list(self, prefix: str) -> list[str]:
+        """Give the keys that start with `prefix`, sorted."""
+        ...
+
+
+def put_document(store: ArtifactStore, document: Document) -> ArtifactRef:
+    """Keep a document; equal documents get equal references."""
+    return store.put_blob(document.encode(), document.media_type)
+
+
+def get_document(store: ArtifactStore, ref: ArtifactRef) -> Document:
+    """Give a document, checked against its digest.
+
+    Raises:
+        ArtifactNotFoundError, CorruptArtifactError: as `ArtifactStore.get_blob`.
+    """
+    return Document.decode(store.get_blob(ref))

@@ -1,0 +1,107 @@
+"""What travels through the log: an event that names its run, the whole plan, and references instead of data.
+
+The envelope carries the plan, so that a stage needs to know no other stage. Its id is a function of what it asks
+for, so that an event that is sent twice is one event.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import rfc8785
+
+from hagd.artifacts.reference import ArtifactRef, refs_from_json, refs_to_json
+from hagd.errors import InvalidInputError
+
+SCHEMA_VERSION: Final = 1
+MAX_EVENT_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class PlanEntry:
+    """One stage of a run."""
+
+    stage_id: str
+    semantics_version: int
+    config: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "stage_id": self.stage_id,
+            "semantics_version": self.semantics_version,
+            "config": dict(self.config),
+        }
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> "PlanEntry":
+        return PlanEntry(value["stage_id"], value["semantics_version"], value["config"])
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """One event."""
+
+    id: str
+    run_id: str
+    generation: int
+    """How often the run was opened again; an event of an earlier generation is stale."""
+    stage_index: int
+    """The place in `plan` that the event is about."""
+    plan: tuple[PlanEntry, ...]
+    inputs: Mapping[str, ArtifactRef]
+    data: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What a fact tells beyond the above."""
+    schema_version: int = SCHEMA_VERSION
+
+    def encode(self) -> bytes:
+        """Serialise as RFC 8785 JSON.
+
+        Raises:
+            InvalidInputError: the event is larger than 1 MiB, or holds what JSON cannot.
+        """
+        content = {
+            "id": self.id,
+            "run_id": self.run_id,
+            "generation": self.generation,
+            "stage_index": self.stage_index,
+            "plan": [entry.to_json() for entry in self.plan],
+            "inputs": refs_to_json(self.inputs),
+            "data": dict(self.data),
+            "schema_version": self.schema_version,
+        }
+        try:
+            data = rfc8785.dumps(content)
+        except rfc8785.CanonicalizationError as error:
+            raise InvalidInputError(f"the event cannot be written as JSON: {error}") from error
+        if len(data) > MAX_EVENT_BYTES:
+            raise InvalidInputError(f"the event has {len(data)} bytes, at most {MAX_EVENT_BYTES} are carried")
+        return data
+
+    @staticmethod
+    def decode(data: bytes) -> "Envelope":
+        """Read what `encode` wrote; fields that a newer writer added are ignored.
+
+        Raises:
+            InvalidInputError: the bytes are no event.
+        """
+        try:
+            value = json.loads(data)
+            return Envelope(
+                id=value["id"],
+                run_id=value["run_id"],
+                generation=value["generation"],
+                stage_index=value["stage_index"],
+                plan=tuple(PlanEntry.from_json(entry) for entry in value["plan"]),
+                inputs=refs_from_json(value["inputs"]),
+                data=value.get("data", {}),
+                schema_version=value["schema_version"],
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InvalidInputError(f"not an event: {type(error).__name__}: {error}") from error
+
+
+def event_id(run_id: str, stage: str, task_key: str, generation: int) -> str:
+    """Give sha256 of what makes an event one event; a repeated emission has the same id."""
+    return hashlib.sha256(rfc8785.dumps([run_id, stage, task_key, generation])).hexdigest()

@@ -1,0 +1,1 @@
+"""Running one task: in this process, or in a worker process that may die."""
