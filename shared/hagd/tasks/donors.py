@@ -1,0 +1,111 @@
+"""Donors: whose activations replace what lies outside a circuit.
+
+One donor serves all nodes of a prompt at once. It is never the prompt itself, has another answer and another
+group, and comes from the same layout and split (a `PromptBatch` holds exactly those). Every prompt serves as
+donor once where such a permutation is found, so that a draw has the split's own statistics.
+"""
+
+from collections import Counter
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from hagd.errors import InvalidInputError
+from hagd.tasks.splits import generator_for
+from hagd.tasks.task import PromptBatch
+
+DRAWS = 3
+"""Fixed draws that every unpaired number is averaged over."""
+FEWEST_DONORS = 16
+_ROUNDS = 8
+_TRIES = 256
+
+
+def draw_donors(batch: PromptBatch, draw: int, seed: int) -> Int[Tensor, " batch"]:
+    """Give each prompt the index of its donor.
+
+    Args:
+        batch: prompts of one layout and split.
+        draw: which of the fixed draws, 0 .. DRAWS - 1.
+        seed: equal seeds give equal donors.
+
+    Raises:
+        InvalidInputError: a prompt has fewer than 16 different possible donors.
+    """
+    answers = torch.unique(batch.answers, dim=0, return_inverse=True)[1]
+    names = {name: number for number, name in enumerate(dict.fromkeys(batch.groups))}
+    groups = torch.tensor([names[name] for name in batch.groups], dtype=torch.int64)
+    _require_enough(batch, answers, groups)
+    generator = generator_for(seed, "donors", draw)
+    donors = torch.randperm(len(batch), generator=generator)
+    for _ in range(_ROUNDS):
+        bad = torch.nonzero(~_fits(answers, groups, torch.arange(len(batch)), donors)).flatten()
+        if len(bad) == 0:
+            return donors
+        _swap_away(answers, groups, donors, bad.tolist(), generator)
+    return _draw_freely(answers, groups, donors, generator)
+
+
+def count_donors(batch: PromptBatch) -> int:
+    """Give the smallest number of different possible donors that any prompt of the batch has."""
+    answers = torch.unique(batch.answers, dim=0, return_inverse=True)[1].tolist()
+    different = {
+        (tuple(row), answer, group)
+        for row, answer, group in zip(batch.clean.tolist(), answers, batch.groups, strict=True)
+    }
+    by_answer = Counter(answer for _, answer, _ in different)
+    by_group = Counter(group for _, _, group in different)
+    by_both = Counter((answer, group) for _, answer, group in different)
+    return min(
+        (len(different) - by_answer[a] - by_group[g] + by_both[a, g] for _, a, g in different),
+        default=0,
+    )
+
+
+def _require_enough(batch: PromptBatch, answers: Int[Tensor, " batch"], groups: Int[Tensor, " batch"]) -> None:
+    fewest = count_donors(batch)
+    if fewest < FEWEST_DONORS:
+        raise InvalidInputError(
+            f"a prompt has {fewest} possible donors among {len(batch)} prompts of "
+            f"{len(set(answers.tolist()))} answers and {len(set(groups.tolist()))} groups; {FEWEST_DONORS} are needed",
+            "give more prompts of this length and role layout, with different answers and groups",
+        )
+
+
+def _fits(
+    answers: Int[Tensor, " batch"], groups: Int[Tensor, " batch"], prompts: Tensor, donors: Tensor
+) -> Bool[Tensor, "..."]:
+    return (answers[prompts] != answers[donors]) & (groups[prompts] != groups[donors])
+
+
+def _swap_away(
+    answers: Int[Tensor, " batch"],
+    groups: Int[Tensor, " batch"],
+    donors: Int[Tensor, " batch"],
+    bad: list[int],
+    generator: torch.Generator,
+) -> None:
+    """Exchange unfit donors with those of other prompts, wherever both then fit; keeps a permutation."""
+    for prompt in bad:
+        others = torch.randint(len(donors), (_TRIES,), generator=generator)
+        here = _fits(answers, groups, torch.full_like(others, prompt), donors[others])
+        there = _fits(answers, groups, others, donors[prompt].expand_as(others))
+        good = torch.nonzero(here & there).flatten()
+        if len(good):
+            other = int(others[good[0]])
+            donors[[prompt, other]] = donors[[other, prompt]]
+
+
+def _draw_freely(
+    answers: Int[Tensor, " batch"],
+    groups: Int[Tensor, " batch"],
+    donors: Int[Tensor, " batch"],
+    generator: torch.Generator,
+) -> Int[Tensor, " batch"]:
+    """Give prompts that no exchange could serve any fitting donor (one answer holds more than half the prompts)."""
+    everyone = torch.arange(len(donors))
+    for prompt in torch.nonzero(~_fits(answers, groups, everyone, donors)).flatten().tolist():
+        fitting = torch.nonzero(_fits(answers, groups, torch.full_like(everyone, prompt), everyone)).flatten()
+        donors[prompt] = fitting[torch.randint(len(fitting), (1,), generator=generator)]
+    return donors
