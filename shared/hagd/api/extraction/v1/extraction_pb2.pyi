@@ -10,7 +10,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class SubmitRequest(_message.Message):
-    __slots__ = ("request_id", "plan", "inputs")
+    __slots__ = ("request_id", "plan", "inputs", "labels")
     class InputsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -18,13 +18,22 @@ class SubmitRequest(_message.Message):
         key: str
         value: _artifact_pb2.ArtifactRef
         def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_artifact_pb2.ArtifactRef, _Mapping]] = ...) -> None: ...
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     PLAN_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     plan: _run_pb2.Plan
     inputs: _containers.MessageMap[str, _artifact_pb2.ArtifactRef]
-    def __init__(self, request_id: _Optional[str] = ..., plan: _Optional[_Union[_run_pb2.Plan, _Mapping]] = ..., inputs: _Optional[_Mapping[str, _artifact_pb2.ArtifactRef]] = ...) -> None: ...
+    labels: _containers.ScalarMap[str, str]
+    def __init__(self, request_id: _Optional[str] = ..., plan: _Optional[_Union[_run_pb2.Plan, _Mapping]] = ..., inputs: _Optional[_Mapping[str, _artifact_pb2.ArtifactRef]] = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class ExtractionUpdate(_message.Message):
     __slots__ = ("request_id", "run", "refused")

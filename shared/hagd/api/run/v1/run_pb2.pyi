@@ -21,7 +21,14 @@ class RunState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RUN_STATE_NO_CLAIM: _ClassVar[RunState]
     RUN_STATE_FAILED: _ClassVar[RunState]
     RUN_STATE_CANCELLED: _ClassVar[RunState]
-    RUN_STATE_FINISHED: _ClassVar[RunState]
+
+class StageStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STAGE_STATUS_UNSPECIFIED: _ClassVar[StageStatus]
+    STAGE_STATUS_PENDING: _ClassVar[StageStatus]
+    STAGE_STATUS_RUNNING: _ClassVar[StageStatus]
+    STAGE_STATUS_DONE: _ClassVar[StageStatus]
+    STAGE_STATUS_CACHED: _ClassVar[StageStatus]
 RUN_STATE_UNSPECIFIED: RunState
 RUN_STATE_RUNNING: RunState
 RUN_STATE_VERIFIED: RunState
@@ -29,7 +36,11 @@ RUN_STATE_REFUTED: RunState
 RUN_STATE_NO_CLAIM: RunState
 RUN_STATE_FAILED: RunState
 RUN_STATE_CANCELLED: RunState
-RUN_STATE_FINISHED: RunState
+STAGE_STATUS_UNSPECIFIED: StageStatus
+STAGE_STATUS_PENDING: StageStatus
+STAGE_STATUS_RUNNING: StageStatus
+STAGE_STATUS_DONE: StageStatus
+STAGE_STATUS_CACHED: StageStatus
 
 class PlanEntry(_message.Message):
     __slots__ = ("stage_id", "semantics_version", "config_json")
@@ -47,8 +58,8 @@ class Plan(_message.Message):
     entries: _containers.RepeatedCompositeFieldContainer[PlanEntry]
     def __init__(self, entries: _Optional[_Iterable[_Union[PlanEntry, _Mapping]]] = ...) -> None: ...
 
-class StageRecord(_message.Message):
-    __slots__ = ("stage_id", "task_key", "outputs")
+class Stage(_message.Message):
+    __slots__ = ("stage_id", "status", "task_key", "outputs", "seconds", "peak_rss_bytes")
     class OutputsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -57,28 +68,60 @@ class StageRecord(_message.Message):
         value: _artifact_pb2.ArtifactRef
         def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_artifact_pb2.ArtifactRef, _Mapping]] = ...) -> None: ...
     STAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
     TASK_KEY_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    PEAK_RSS_BYTES_FIELD_NUMBER: _ClassVar[int]
     stage_id: str
+    status: StageStatus
     task_key: str
     outputs: _containers.MessageMap[str, _artifact_pb2.ArtifactRef]
-    def __init__(self, stage_id: _Optional[str] = ..., task_key: _Optional[str] = ..., outputs: _Optional[_Mapping[str, _artifact_pb2.ArtifactRef]] = ...) -> None: ...
+    seconds: float
+    peak_rss_bytes: int
+    def __init__(self, stage_id: _Optional[str] = ..., status: _Optional[_Union[StageStatus, str]] = ..., task_key: _Optional[str] = ..., outputs: _Optional[_Mapping[str, _artifact_pb2.ArtifactRef]] = ..., seconds: _Optional[float] = ..., peak_rss_bytes: _Optional[int] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("run_id", "request_id", "state", "plan", "stages", "error")
+    __slots__ = ("run_id", "principal", "request_id", "state", "plan", "inputs", "labels", "stages", "generation", "cancel_requested", "ended_by", "error")
+    class InputsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: _artifact_pb2.ArtifactRef
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_artifact_pb2.ArtifactRef, _Mapping]] = ...) -> None: ...
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     PLAN_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
     STAGES_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_REQUESTED_FIELD_NUMBER: _ClassVar[int]
+    ENDED_BY_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     run_id: str
+    principal: str
     request_id: str
     state: RunState
     plan: Plan
-    stages: _containers.RepeatedCompositeFieldContainer[StageRecord]
+    inputs: _containers.MessageMap[str, _artifact_pb2.ArtifactRef]
+    labels: _containers.ScalarMap[str, str]
+    stages: _containers.RepeatedCompositeFieldContainer[Stage]
+    generation: int
+    cancel_requested: bool
+    ended_by: str
     error: _status_pb2.Status
-    def __init__(self, run_id: _Optional[str] = ..., request_id: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., stages: _Optional[_Iterable[_Union[StageRecord, _Mapping]]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
+    def __init__(self, run_id: _Optional[str] = ..., principal: _Optional[str] = ..., request_id: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., inputs: _Optional[_Mapping[str, _artifact_pb2.ArtifactRef]] = ..., labels: _Optional[_Mapping[str, str]] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., generation: _Optional[int] = ..., cancel_requested: _Optional[bool] = ..., ended_by: _Optional[str] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("stage_id", "done", "total", "message")
