@@ -113,4 +113,7 @@ def read_frame(stream: BinaryIO) -> dict[str, Any] | None:
     if len(head) < 4 or size > MAX_FRAME_BYTES:
         return None
     data = stream.read(size)
-    return json.loads(data) if len(data) == size else None
+    try:
+        return json.loads(data) if len(data) == size else None
+    except ValueError:
+        return None

@@ -1,0 +1,95 @@
+"""Manifests: which outputs a task key has. The first one wins, so that a key has one result for everybody.
+
+    manifests/<2 hex>/<task key>/<generation>
+
+A later generation appears only when outputs of the earlier one were lost or damaged and came out different when they
+were computed again, which may happen under another compute fingerprint.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import rfc8785
+
+from hagd.artifacts.reference import ArtifactRef, refs_from_json, refs_to_json
+from hagd.artifacts.store import ArtifactStore
+from hagd.errors import InvalidInputError
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The result of a task."""
+
+    task_key: str
+    stage_id: str
+    outputs: Mapping[str, ArtifactRef]
+    compute_fingerprint: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Where it was computed (library versions, device, threads): bytes are promised equal only inside one."""
+    seconds: float = 0.0
+    peak_rss_bytes: int = 0
+    generation: int = 0
+
+    def encode(self) -> bytes:
+        return rfc8785.dumps(
+            {
+                "task_key": self.task_key,
+                "stage_id": self.stage_id,
+                "outputs": refs_to_json(self.outputs),
+                "compute_fingerprint": dict(self.compute_fingerprint),
+                "seconds": self.seconds,
+                "peak_rss_bytes": self.peak_rss_bytes,
+                "generation": self.generation,
+            }
+        )
+
+    @staticmethod
+    def decode(data: bytes) -> "Manifest":
+        """Read what `encode` wrote.
+
+        Raises:
+            InvalidInputError: the bytes are no manifest.
+        """
+        try:
+            value: dict[str, Any] = json.loads(data)
+            value["outputs"] = refs_from_json(value["outputs"])
+            return Manifest(**value)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InvalidInputError(f"not a manifest: {error}") from error
+
+
+def read_manifest(store: ArtifactStore, task_key: str) -> Manifest | None:
+    """Give the latest readable manifest of a key, or None."""
+    for key in reversed(store.list(_prefix(task_key))):
+        there = store.read(key)
+        if there is None:
+            continue
+        try:
+            return Manifest.decode(there.data)
+        except InvalidInputError:
+            # A damaged manifest is one that was never written: its task is computed again.
+            continue
+    return None
+
+
+def is_whole(store: ArtifactStore, manifest: Manifest) -> bool:
+    """Say whether every output is there and matches its digest."""
+    return all(store.check_blob(ref) for ref in manifest.outputs.values())
+
+
+def publish_manifest(store: ArtifactStore, manifest: Manifest) -> Manifest:
+    """Write a manifest unless a whole one is there; give the one that stands."""
+    while True:
+        keys = store.list(_prefix(manifest.task_key))
+        current = read_manifest(store, manifest.task_key)
+        if current is not None and (current.outputs == manifest.outputs or is_whole(store, current)):
+            return current
+        generation = int(keys[-1].rpartition("/")[2]) + 1 if keys else 0
+        candidate = replace(manifest, generation=generation)
+        if store.put_if_absent(f"{_prefix(manifest.task_key)}{generation:04d}", candidate.encode()) is not None:
+            return candidate
+
+
+def _prefix(task_key: str) -> str:
+    return f"manifests/{task_key[:2]}/{task_key}/"

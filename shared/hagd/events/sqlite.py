@@ -1,0 +1,199 @@
+"""The event log in one SQLite file: durable across kill -9, for the processes of one machine.
+
+One thread owns the connection and works through a queue, several calls to a transaction when they come together.
+Every transaction is `BEGIN IMMEDIATE` in WAL mode with full synchronous, so what was answered survives a power cut,
+and two processes never claim one event. Not for network file systems.
+"""
+
+import queue
+import secrets
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from hagd.artifacts.clock import Clock, SystemClock
+from hagd.errors import CorruptArtifactError, HagdError, StoreFullError, UnavailableError
+from hagd.events.envelope import Envelope
+from hagd.events.log import Delivery, Record
+
+T = TypeVar("T")
+_Call = tuple[Callable[[sqlite3.Connection], Any], Future[Any]]
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS events (
+    position INTEGER PRIMARY KEY AUTOINCREMENT,
+    topic TEXT NOT NULL,
+    id TEXT NOT NULL,
+    body BLOB NOT NULL,
+    done INTEGER NOT NULL DEFAULT 0,
+    claim TEXT NOT NULL DEFAULT '',
+    free_at REAL NOT NULL DEFAULT 0,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (topic, id)
+);
+CREATE INDEX IF NOT EXISTS open_events ON events (topic, free_at) WHERE done = 0;
+"""
+_BATCH: Final = 64
+_BUSY_SECONDS: Final = 30.0
+
+
+class SqliteEventLog:
+    """An `EventLog` in a file."""
+
+    def __init__(self, path: Path, *, clock: Clock | None = None, release_claims: bool = False) -> None:
+        """Open the file, or make it.
+
+        `release_claims` frees what a dead process had claimed; only for who holds the sole right to the file.
+
+        Raises:
+            CorruptArtifactError: the file is no event log.
+            StoreFullError, UnavailableError: it cannot be opened.
+        """
+        self._path, self._clock = path, clock or SystemClock()
+        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._gate, self._closed = threading.Lock(), False
+        self._thread = threading.Thread(target=self._work, name="event-log", daemon=True)
+        self._thread.start()
+        try:
+            self._do(lambda db: db.execute("SELECT count(*) FROM events WHERE done = 0").fetchone())
+            if release_claims:
+                self._do(lambda db: db.execute("UPDATE events SET claim = '', free_at = 0 WHERE done = 0"))
+        except HagdError:
+            self.close()
+            raise
+
+    def append(self, topic: str, envelope: Envelope) -> bool:
+        row = (topic, envelope.id, envelope.encode())
+        statement = "INSERT INTO events (topic, id, body) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+        return self._do(lambda db: db.execute(statement, row).rowcount > 0)
+
+    def claim(self, topics: Sequence[str], seconds: float) -> Delivery | None:
+        now, claim = self._clock.now(), secrets.token_hex(16)
+        marks = ", ".join("?" * len(topics))
+        statement = f"""
+            UPDATE events SET claim = ?, free_at = ?, attempts = attempts + 1
+            WHERE position = (
+                SELECT position FROM events WHERE done = 0 AND topic IN ({marks}) AND free_at <= ?
+                ORDER BY position LIMIT 1)
+            RETURNING position, topic, body, attempts
+        """  # noqa: S608 - only question marks are put in
+        row = self._do(lambda db: db.execute(statement, (claim, now + seconds, *topics, now)).fetchone())
+        return Delivery(_record(*row[:3]), claim, row[3]) if row else None
+
+    def ack(self, delivery: Delivery) -> bool:
+        return self._change("UPDATE events SET done = 1, claim = ''", (), delivery)
+
+    def release(self, delivery: Delivery, delay_seconds: float = 0.0) -> bool:
+        free_at = self._clock.now() + delay_seconds
+        return self._change("UPDATE events SET claim = '', free_at = ?", (free_at,), delivery)
+
+    def extend(self, delivery: Delivery, seconds: float) -> bool:
+        return self._change("UPDATE events SET free_at = ?", (self._clock.now() + seconds,), delivery)
+
+    def read(self, topic: str, offset: int = 0, limit: int = 1000) -> list[Record]:
+        statement = "SELECT position, topic, body FROM events WHERE topic = ? AND position >= ? ORDER BY 1 LIMIT ?"
+        rows = self._do(lambda db: db.execute(statement, (topic, offset, limit)).fetchall())
+        return [_record(*row) for row in rows]
+
+    def close(self) -> None:
+        with self._gate:
+            if not self._closed:
+                self._closed = True
+                self._calls.put(None)
+        self._thread.join()
+
+    def _change(self, update: str, values: tuple[float, ...], delivery: Delivery) -> bool:
+        statement = f"{update} WHERE position = ? AND claim = ? AND done = 0"
+        row = (*values, delivery.record.offset, delivery.claim)
+        return self._do(lambda db: db.execute(statement, row).rowcount > 0)
+
+    def _do(self, call: Callable[[sqlite3.Connection], T]) -> T:
+        future: Future[T] = Future()
+        with self._gate:
+            if self._closed:
+                raise UnavailableError(f"the event log {self._path} is closed", "open it again")
+            self._calls.put((call, future))
+        try:
+            return future.result()
+        except sqlite3.Error as error:
+            raise self._translate(error) from error
+
+    def _work(self) -> None:
+        try:
+            connection = _connect(self._path)
+        except sqlite3.Error as error:
+            while (call := self._calls.get()) is not None:
+                call[1].set_exception(error)
+            return
+        while calls := self._next_calls():
+            _run_together(connection, calls)
+        connection.close()
+
+    def _next_calls(self) -> list[_Call]:
+        """Wait for a call and take what else is there; empty when the log is closed."""
+        calls: list[_Call] = []
+        while len(calls) < _BATCH and (not calls or not self._calls.empty()):
+            call = self._calls.get()
+            if call is None:
+                # Put back, so that the end is met again after this batch.
+                self._calls.put(None)
+                break
+            calls.append(call)
+        return calls
+
+    def _translate(self, error: sqlite3.Error) -> HagdError:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            return StoreFullError(
+                f"no room left for the event log {self._path}",
+                "free some space and repeat the command: finished stages are kept",
+            )
+        if isinstance(error, sqlite3.OperationalError):
+            return UnavailableError(f"the event log {self._path} does not answer: {error}", "repeat the command")
+        return CorruptArtifactError(
+            f"{self._path} is no event log: {error}",
+            "delete that file and repeat the command: finished stages are kept in the store",
+        )
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.executescript(_SCHEMA)
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def _run_together(connection: sqlite3.Connection, calls: list[_Call]) -> None:
+    """Run calls in one transaction and answer them once it is on disk; one that fails does not spoil the others."""
+    answers: list[tuple[Future[Any], Any, sqlite3.Error | None]] = []
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        for call, future in calls:
+            connection.execute("SAVEPOINT one")
+            try:
+                answers.append((future, call(connection), None))
+            except sqlite3.Error as error:
+                answers.append((future, None, error))
+                connection.execute("ROLLBACK TO one")
+            connection.execute("RELEASE one")
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        answers = [(future, None, error) for _, future in calls]
+    for future, value, error in answers:
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(error)
+
+
+def _record(position: int, topic: str, body: bytes) -> Record:
+    return Record(position, topic, Envelope.decode(body))

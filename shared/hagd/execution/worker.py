@@ -1,0 +1,80 @@
+"""The worker process: `python -m hagd.execution.worker`, spoken to in frames over its standard input and output.
+
+    in    {"type": "task", "task": ..., "store": address}   {"type": "cancel"}
+    out   {"type": "progress", ...}   {"type": "result", ...}   {"type": "failure", ...}
+
+The end of its input ends it at once, so it never outlives its driver. What libraries print goes to the standard
+error, because the standard output carries frames.
+"""
+
+import gc
+import os
+import queue
+import sys
+import threading
+import time
+import traceback
+from typing import Any, BinaryIO, Final
+
+from hagd.artifacts.location import open_store
+from hagd.errors import HagdError
+from hagd.execution.running import run_task
+from hagd.execution.wire import failure_of, read_frame, result_to_json, task_from_json, write_frame
+
+THREADS_VARIABLE: Final = "HAGD_WORKER_THREADS"
+_PROGRESS_SECONDS: Final = 0.1
+
+
+class _Worker:
+    def __init__(self, inbox: BinaryIO, outbox: BinaryIO, threads: int | None) -> None:
+        self._inbox, self._outbox, self._threads = inbox, outbox, threads
+        self._tasks: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._stop = threading.Event()
+        self._progress_at = 0.0
+
+    def serve(self) -> None:
+        threading.Thread(target=self._listen, daemon=True).start()
+        while True:
+            write_frame(self._outbox, self._answer(self._tasks.get()))
+            gc.collect()
+
+    def _listen(self) -> None:
+        while (message := read_frame(self._inbox)) is not None:
+            if message["type"] == "cancel":
+                self._stop.set()
+            else:
+                # Here and not by the other thread, which might take back a cancel that came right behind the task.
+                self._stop.clear()
+                self._tasks.put(message)
+        # Not sys.exit: the main thread may be deep in a computation, and nothing here needs a farewell.
+        os._exit(0)
+
+    def _answer(self, message: dict[str, Any]) -> dict[str, Any]:
+        try:
+            store, task = open_store(message["store"]), task_from_json(message["task"])
+            result = run_task(task, store, self._progress, self._stop.is_set, self._threads)
+            return {"type": "result", "result": result_to_json(result)}
+        except Exception as error:
+            if not isinstance(error, HagdError):
+                traceback.print_exc()
+            return {"type": "failure", "failure": failure_of(error).to_json()}
+
+    def _progress(self, done: float, total: float, message: str) -> None:
+        now = time.monotonic()
+        if done < total and now - self._progress_at < _PROGRESS_SECONDS:
+            return
+        self._progress_at = now
+        frame = {"type": "progress", "done": float(done), "total": float(total), "message": message}
+        write_frame(self._outbox, frame)
+
+
+def main() -> None:
+    """Serve tasks until the standard input ends."""
+    outbox = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    threads = os.environ.get(THREADS_VARIABLE)
+    _Worker(sys.stdin.buffer, outbox, int(threads) if threads else None).serve()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""A run folder: what `--out` names, and what `hagd show` opens.
+
+hagd-run.json    marker: schema version, and where the artifacts lie
+hagd-run.lock    held by the process that works here; the lock dies with it
+state/           run state
+store/           artifacts, unless a shared store is used
+events.sqlite    the event log
+worker.log       what workers print
+"""
+
+import fcntl
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from hagd.artifacts.filesystem import FilesystemStore, storage_error
+from hagd.errors import InvalidInputError, NotARunError, RunLockedError
+from hagd.pipeline.runs import RunStore
+
+SCHEMA: Final = "hagd.run/v1"
+_MARKER: Final = "hagd-run.json"
+_LOCK: Final = "hagd-run.lock"
+_OWN_LEFTOVERS: Final = frozenset({_LOCK, _MARKER + ".new"})
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder that is known to hold a run, or to be ready for one."""
+
+    root: Path
+    store_path: Path
+    """Where the artifacts lie."""
+
+    @staticmethod
+    def prepare(root: Path, store: Path | None = None) -> "RunFolder":
+        """Open a run folder to work in it, or make a new or empty folder one.
+
+        Raises:
+            NotARunError: the folder holds something else, or is of another version.
+            InvalidInputError: the run keeps its artifacts elsewhere than in `store`.
+            StoreFullError, UnavailableError: it cannot be made.
+        """
+        root = root.absolute()
+        if not (root / _MARKER).exists():
+            _mark(root, store.absolute() if store else None)
+        folder = RunFolder(root, _read_marker(root))
+        if store is not None and folder.store_path != store.absolute():
+            raise InvalidInputError(
+                f"the run in {root} keeps its artifacts in {folder.store_path}, not in {store}",
+                "leave the store out, or choose another folder",
+            )
+        return folder
+
+    @staticmethod
+    def open(root: Path) -> "RunFolder":
+        """Open a folder in which a run was started, to read it.
+
+        Raises:
+            NotARunError: it holds no run, one of another version, or one that is half written.
+        """
+        root = root.absolute()
+        if not root.is_dir():
+            raise NotARunError(f"there is no folder {root}", "give the folder that `--out` named")
+        if not (root / _MARKER).exists():
+            raise NotARunError(f"{root} is not a run: it has no {_MARKER}", "give the folder that `--out` named")
+        folder = RunFolder(root, _read_marker(root))
+        if not (folder.store_path / "objects").is_dir() or not (root / "state" / "objects" / "runs").is_dir():
+            raise NotARunError(f"the run in {root} is half written", "repeat the command that made it")
+        return folder
+
+    @property
+    def log_path(self) -> Path:
+        return self.root / "events.sqlite"
+
+    @property
+    def worker_log_path(self) -> Path:
+        return self.root / "worker.log"
+
+    def open_store(self, *, create: bool = True) -> FilesystemStore:
+        """Open the artifact store; without `create` nothing in the folder is changed."""
+        return FilesystemStore(self.store_path, create=create)
+
+    def open_runs(self, *, create: bool = True) -> RunStore:
+        """Open the run state; without `create` nothing in the folder is changed."""
+        return RunStore(FilesystemStore(self.root / "state", create=create))
+
+    def lock(self) -> "FolderLock":
+        """Take the sole right to work in the folder.
+
+        Raises:
+            RunLockedError: another process has it; the message names its id.
+        """
+        return FolderLock(self.root)
+
+    def is_active(self) -> bool:
+        """Say whether a process works in the folder now; a run that goes on without one was interrupted."""
+        try:
+            with (self.root / _LOCK).open("rb") as stream:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+
+class FolderLock:
+    """An advisory lock of the operating system, which ends with its process however that ends."""
+
+    def __init__(self, root: Path) -> None:
+        self._stream = (root / _LOCK).open("a+")
+        if not self._take():
+            self._stream.seek(0)
+            holder = self._stream.read().strip() or "unknown"
+            self._stream.close()
+            raise RunLockedError(
+                f"process {holder} is working in {root}", "wait for it, stop it, or choose another folder"
+            )
+        self._stream.truncate(0)
+        self._stream.write(str(os.getpid()))
+        self._stream.flush()
+
+    def _take(self) -> bool:
+        # More than one try, because `is_active` of another process holds the lock for an instant.
+        for _ in range(5):
+            try:
+                fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.02)
+            else:
+                return True
+        return False
+
+    def release(self) -> None:
+        """Give the right back."""
+        self._stream.close()
+
+
+def _mark(root: Path, store: Path | None) -> None:
+    """Make a folder a run folder; the marker comes last and whole."""
+    if root.exists() and not root.is_dir():
+        raise NotARunError(f"{root} is a file, not a run folder", "choose another folder")
+    if root.is_dir() and any(path.name not in _OWN_LEFTOVERS for path in root.iterdir()):
+        raise NotARunError(f"{root} is not empty and is not a run: it has no {_MARKER}", "choose another folder")
+    content = {"schema": SCHEMA, "store": str(store) if store else "store"}
+    fresh = root / (_MARKER + ".new")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with fresh.open("w") as stream:
+            stream.write(json.dumps(content))
+            stream.flush()
+            os.fsync(stream.fileno())
+        fresh.replace(root / _MARKER)
+    except OSError as error:
+        raise storage_error(error, root) from error
+
+
+def _read_marker(root: Path) -> Path:
+    path = root / _MARKER
+    try:
+        content: Any = json.loads(path.read_bytes())
+        schema, store = str(content["schema"]), str(content["store"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise NotARunError(f"{path} is half written or not ours", "choose another folder") from error
+    if schema != SCHEMA:
+        raise NotARunError(
+            f"the run in {root} is of version {schema!r}, this release reads {SCHEMA!r}",
+            "use the release that made it, or choose another folder",
+        )
+    return root / store

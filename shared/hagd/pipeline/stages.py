@@ -1,0 +1,104 @@
+"""Finding stages by entry point, and checking a plan against them before anything starts."""
+
+import hashlib
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Final
+
+import rfc8785
+
+from hagd.errors import HagdError, InvalidInputError, UnknownNameError
+from hagd.pipeline.contract import Config, StageSpec
+from hagd.pipeline.request import PlanEntry, Request
+
+GROUP: Final = "hagd.stages"
+
+
+def discover_stages() -> dict[str, StageSpec]:
+    """Load every installed stage, sorted by id; none of them loads torch."""
+    return {spec.id: spec for spec in sorted(map(_load, entry_points(group=GROUP)), key=lambda spec: spec.id)}
+
+
+def find_stage(stage_id: str, stages: Mapping[str, StageSpec] | None = None) -> StageSpec:
+    """Give one stage by its id; of the installed ones, only that one is loaded.
+
+    Raises:
+        UnknownNameError: there is none; the message lists the known ones.
+    """
+    if stages is not None:
+        known, spec = sorted(stages), stages.get(stage_id)
+    else:
+        points = {point.name: point for point in entry_points(group=GROUP)}
+        known, spec = sorted(points), _load(points[stage_id]) if stage_id in points else None
+    if spec is None:
+        raise UnknownNameError(
+            f"no stage is called {stage_id!r}", f"known stages: {', '.join(known) or 'none'}; is its package installed?"
+        )
+    return spec
+
+
+def plan_entry(stage_id: str, config: Config, stages: Mapping[str, StageSpec] | None = None) -> PlanEntry:
+    """Give the plan entry of an installed stage, its config checked.
+
+    Raises:
+        UnknownNameError: there is no such stage.
+        UsageError: the config is refused by the stage.
+    """
+    spec = find_stage(stage_id, stages)
+    spec.resolve(config)
+    return PlanEntry(spec.id, spec.semantics_version, dict(config))
+
+
+def check_plan(request: Request, stages: Mapping[str, StageSpec] | None = None) -> list[StageSpec]:
+    """Check that every stage is known, is of the version asked for, accepts its config and gets its inputs.
+
+    Raises:
+        UnknownNameError, UsageError: as `plan_entry`.
+        InvalidInputError: a stage is of another version, or an input is given by nobody.
+    """
+    roles = set(request.inputs)
+    specs: list[StageSpec] = []
+    for entry in request.plan:
+        spec = find_stage(entry.stage_id, stages)
+        if spec.semantics_version != entry.semantics_version:
+            raise InvalidInputError(
+                f"the plan asks for version {entry.semantics_version} of stage {spec.id!r}, "
+                f"installed is version {spec.semantics_version}",
+                "install the release that made the plan, or start a new run",
+            )
+        missing = sorted(set(spec.inputs) - roles)
+        if missing:
+            raise InvalidInputError(
+                f"stage {spec.id!r} needs {', '.join(missing)}, which no earlier stage gives",
+                "add the stage that makes it, or give it as an input of the request",
+            )
+        spec.resolve(entry.config)
+        roles |= set(spec.outputs)
+        specs.append(spec)
+    return specs
+
+
+def identity_of(request: Request, stages: Mapping[str, StageSpec] | None = None) -> str:
+    """Give sha256 of all that determines the results of a request: labels and local fields are left out."""
+    plan = [
+        [spec.id, spec.semantics_version, _affecting(spec, entry.config)]
+        for spec, entry in zip(check_plan(request, stages), request.plan, strict=True)
+    ]
+    inputs = {role: ref.sha256 for role, ref in request.inputs.items()}
+    return hashlib.sha256(rfc8785.dumps([request.principal, request.request_id, plan, inputs])).hexdigest()
+
+
+def _affecting(spec: StageSpec, config: Config) -> dict[str, object]:
+    return {name: value for name, value in spec.resolve(config).items() if name not in spec.local_fields}
+
+
+def _load(point: EntryPoint) -> StageSpec:
+    try:
+        spec = point.load()
+    except (ImportError, AttributeError) as error:
+        raise HagdError(
+            f"stage {point.name!r} cannot be loaded from {point.value}: {error}", "install its package again"
+        ) from error
+    if not isinstance(spec, StageSpec):
+        raise HagdError(f"{point.value} is no StageSpec", "the entry point group hagd.stages names StageSpec values")
+    return spec

@@ -1,0 +1,83 @@
+"""How a request becomes events: the request object first, then the event, so that an answer means it will be done."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hagd.artifacts.store import ArtifactStore
+from hagd.errors import HagdError
+from hagd.events.envelope import Envelope, event_id
+from hagd.events.log import EventLog
+from hagd.events.topics import REQUESTED, RUN_FAILED, requested_topic
+from hagd.execution.wire import failure_of
+from hagd.pipeline.contract import StageSpec
+from hagd.pipeline.request import Request
+from hagd.pipeline.runs import RunStore
+from hagd.pipeline.stages import check_plan, identity_of
+from hagd.pipeline.state import Outcome
+
+CLAIM_SECONDS = 60.0
+
+
+def submit(request: Request, store: ArtifactStore, log: EventLog, stages: Mapping[str, StageSpec] | None = None) -> str:
+    """Write the request, then its event; give the run id. Submitting the same request again changes nothing.
+
+    Raises:
+        UnknownNameError, UsageError: the plan cannot be run here, see `check_plan`.
+        RunConflictError: the request id names a run with other settings.
+        StoreFullError, UnavailableError: the store or the log.
+    """
+    runs = RunStore(store)
+    run_id = runs.create(request, identity_of(request, stages))
+    announce(run_id, runs.generation(run_id), request, log)
+    return run_id
+
+
+def announce(run_id: str, generation: int, request: Request, log: EventLog, healings: int = 0) -> None:
+    """Append the event that starts a generation of a run; once per generation, however often it is called."""
+    identity = event_id(run_id, REQUESTED, "", generation)
+    data = {"healings": healings}
+    log.append(REQUESTED, Envelope(identity, run_id, generation, 0, request.plan, request.inputs, data))
+
+
+@dataclass(frozen=True)
+class RequestRouter:
+    """Reads requests and hands each to the first stage of its plan."""
+
+    log: EventLog
+    runs: RunStore
+    stages: Mapping[str, StageSpec] = field(default_factory=dict[str, StageSpec])
+
+    def step(self) -> bool:
+        """Handle one request; False when there is none."""
+        delivery = self.log.claim([REQUESTED], CLAIM_SECONDS)
+        if delivery is None:
+            return False
+        envelope = delivery.envelope
+        try:
+            check_plan(self.runs.request(envelope.run_id), self.stages)
+        except HagdError as error:
+            if error.transient:
+                self.log.release(delivery, 1.0)
+                return True
+            end_run(envelope, Outcome("failed", envelope.plan[0].stage_id, failure_of(error)), self.runs, self.log)
+        else:
+            self.log.append(requested_topic(envelope.plan[0].stage_id), envelope)
+        self.log.ack(delivery)
+        return True
+
+
+def end_run(envelope: Envelope, outcome: Outcome, runs: RunStore, log: EventLog, topic: str = RUN_FAILED) -> None:
+    """Write the outcome of a run, unless it has one, then announce it."""
+    stands = runs.finish(envelope.run_id, envelope.generation, outcome)
+    if stands == outcome:
+        announcement = event_id(envelope.run_id, topic, "", envelope.generation)
+        fact = Envelope(
+            announcement,
+            envelope.run_id,
+            envelope.generation,
+            envelope.stage_index,
+            envelope.plan,
+            envelope.inputs,
+            outcome.to_json(),
+        )
+        log.append(topic, fact)

@@ -1,0 +1,188 @@
+"""Fakes of everything that the runtime talks to, public so that stages and services outside can be tested with them."""
+
+import hashlib
+import secrets
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from hagd.artifacts.clock import Clock
+from hagd.artifacts.document import Document
+from hagd.artifacts.reference import ArtifactRef
+from hagd.artifacts.store import StoredObject
+from hagd.errors import ArtifactNotFoundError, CancelledError, CorruptArtifactError
+from hagd.events.envelope import Envelope
+from hagd.events.log import Delivery, Record
+
+__all__ = ["ManualClock", "MemoryEventLog", "MemoryStore", "RecordingContext"]
+
+
+@dataclass
+class ManualClock:
+    """A clock that moves only when told to, or when somebody sleeps on it."""
+
+    seconds: float = 0.0
+
+    def now(self) -> float:
+        return self.seconds
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.seconds += seconds
+
+
+@dataclass
+class MemoryStore:
+    """An `ArtifactStore` in memory."""
+
+    blobs: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    """By digest; tests damage an artifact by writing here."""
+    objects: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def location(self) -> str:
+        return "memory:"
+
+    def put_blob(self, data: bytes | Iterable[bytes], media_type: str) -> ArtifactRef:
+        whole = data if isinstance(data, bytes) else b"".join(data)
+        digest = hashlib.sha256(whole).hexdigest()
+        self.blobs[digest] = whole
+        return ArtifactRef(digest, len(whole), media_type)
+
+    def get_blob(self, ref: ArtifactRef) -> bytes:
+        if ref.sha256 not in self.blobs:
+            raise ArtifactNotFoundError(f"artifact {ref.sha256[:12]} is not in the store", "compute it again")
+        if not self.check_blob(ref):
+            raise CorruptArtifactError(f"artifact {ref.sha256[:12]} does not match its digest", "compute it again")
+        return self.blobs[ref.sha256]
+
+    def has_blob(self, ref: ArtifactRef) -> bool:
+        return len(self.blobs.get(ref.sha256, b"")) == ref.bytes and ref.sha256 in self.blobs
+
+    def check_blob(self, ref: ArtifactRef) -> bool:
+        return self.has_blob(ref) and hashlib.sha256(self.blobs[ref.sha256]).hexdigest() == ref.sha256
+
+    def delete_blob(self, ref: ArtifactRef) -> None:
+        self.blobs.pop(ref.sha256, None)
+
+    def read(self, key: str) -> StoredObject | None:
+        data = self.objects.get(key)
+        return None if data is None else StoredObject(data, hashlib.sha256(data).hexdigest())
+
+    def put_if_absent(self, key: str, data: bytes) -> str | None:
+        return self._write_if(key, data, None)
+
+    def replace(self, key: str, data: bytes, etag: str) -> str | None:
+        return self._write_if(key, data, etag)
+
+    def delete(self, key: str) -> None:
+        self.objects.pop(key, None)
+
+    def list(self, prefix: str) -> list[str]:
+        return sorted(key for key in self.objects if key.startswith(prefix))
+
+    def _write_if(self, key: str, data: bytes, etag: str | None) -> str | None:
+        with self._lock:
+            there = self.read(key)
+            if (there.etag if there else None) != etag:
+                return None
+            self.objects[key] = data
+            return hashlib.sha256(data).hexdigest()
+
+
+@dataclass
+class _Entry:
+    record: Record
+    done: bool = False
+    claim: str = ""
+    free_at: float = 0.0
+    attempts: int = 0
+
+
+@dataclass
+class MemoryEventLog:
+    """An `EventLog` in memory."""
+
+    clock: Clock = field(default_factory=ManualClock)
+    _entries: list[_Entry] = field(default_factory=list[_Entry])
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def append(self, topic: str, envelope: Envelope) -> bool:
+        envelope = Envelope.decode(envelope.encode())
+        with self._lock:
+            if any((entry.record.topic, entry.record.envelope.id) == (topic, envelope.id) for entry in self._entries):
+                return False
+            self._entries.append(_Entry(Record(len(self._entries) + 1, topic, envelope)))
+            return True
+
+    def claim(self, topics: Sequence[str], seconds: float) -> Delivery | None:
+        with self._lock:
+            now = self.clock.now()
+            for entry in self._entries:
+                if entry.record.topic in topics and not entry.done and entry.free_at <= now:
+                    entry.claim, entry.free_at = secrets.token_hex(16), now + seconds
+                    entry.attempts += 1
+                    return Delivery(entry.record, entry.claim, entry.attempts)
+            return None
+
+    def ack(self, delivery: Delivery) -> bool:
+        with self._lock:
+            entry = self._held(delivery)
+            if entry is not None:
+                entry.done, entry.claim = True, ""
+            return entry is not None
+
+    def release(self, delivery: Delivery, delay_seconds: float = 0.0) -> bool:
+        with self._lock:
+            entry = self._held(delivery)
+            if entry is not None:
+                entry.claim, entry.free_at = "", self.clock.now() + delay_seconds
+            return entry is not None
+
+    def extend(self, delivery: Delivery, seconds: float) -> bool:
+        with self._lock:
+            entry = self._held(delivery)
+            if entry is not None:
+                entry.free_at = self.clock.now() + seconds
+            return entry is not None
+
+    def read(self, topic: str, offset: int = 0, limit: int = 1000) -> list[Record]:
+        with self._lock:
+            records = [entry.record for entry in self._entries]
+        return [record for record in records if record.topic == topic and record.offset >= offset][:limit]
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def _held(self, delivery: Delivery) -> _Entry | None:
+        entry = self._entries[delivery.record.offset - 1]
+        return entry if entry.claim == delivery.claim and not entry.done else None
+
+
+@dataclass
+class RecordingContext:
+    """A `StageContext` that keeps what a stage did with it."""
+
+    cancel_after: int | None = None
+    """Raise CancelledError at the call of `progress` after this many."""
+    reports: list[tuple[float, float, str]] = field(default_factory=list[tuple[float, float, str]])
+    checkpoints: dict[int, Document] = field(default_factory=dict[int, Document])
+
+    def progress(self, done: float, total: float, message: str) -> None:
+        if self.cancel_after is not None and len(self.reports) >= self.cancel_after:
+            raise CancelledError("the stage was stopped", "issue the same command to go on")
+        self.reports.append((done, total, message))
+
+    def save_checkpoint(self, step: int, state: Document) -> None:
+        self.checkpoints[step] = replace(Document.decode(state.encode()))
+
+    def load_checkpoint(self) -> tuple[int, Document] | None:
+        step = max(self.checkpoints, default=None)
+        return None if step is None else (step, self.checkpoints[step])
