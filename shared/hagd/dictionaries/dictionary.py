@@ -5,11 +5,11 @@ SwiGLU MLPs, `neurons` is the MLP's own basis (exact, no sparsity enforced) and 
 learned dictionary must beat. Inputs are the MLP's own input: the normalised residual, gain included.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from hagd.models.language_model import ACTIVATIONS, Mlp
@@ -38,6 +38,17 @@ class Dictionary:
     @property
     def n_features(self) -> int:
         return self.w_dec.shape[0]
+
+    def only(self, used: Int[Tensor, " kept"]) -> "Dictionary":
+        """Give the dictionary of some features; meaningful where no TopK makes features compete."""
+        return replace(
+            self,
+            w_gate=None if self.w_gate is None else self.w_gate[:, used],
+            b_gate=None if self.b_gate is None else self.b_gate[used],
+            w_enc=self.w_enc[:, used],
+            b_enc=self.b_enc[used],
+            w_dec=self.w_dec[used],
+        )
 
     def pre_activations(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_feature"]:
         """Give the activations before TopK."""

@@ -72,18 +72,25 @@ def run_circuit(
             pattern = None if patterns is None else patterns[layer][..., heads_at, :]
             z, _ = attend(block.attention, x, rotary, heads_at, pattern)
             delta = head_gates[..., heads_at, :, None] * (z - donor_heads[:, heads_at])
-            mixed = _place(donor_heads, heads_at, delta)
+            mixed = _place(donor_heads, heads_at, delta, -3)
         else:
             mixed = donor_heads
         resid = resid + project_heads(block.attention, mixed)
         mlp_out = donor.mlp_out[layer]
         if errors == "zero" and layer in donor.errors:
             mlp_out = mlp_out - _dead_error(gates, layer) * donor.errors[layer]
-        mlp_at = _live_positions(_mlp_gate(gates, layer, errors), wanted)
-        if len(mlp_at):
-            x = block.norm_mlp(resid[..., mlp_at, :])
-            delta = _mlp_delta(block.mlp, subject.dictionaries.get(layer), x, mlp_at, layer, donor, gates, errors)
-            mlp_out = _place(mlp_out, mlp_at, delta)
+        whole_at = _live_positions(gates.mlps[..., layer, :], wanted)
+        if len(whole_at):
+            exact = block.mlp(block.norm_mlp(resid[..., whole_at, :]))
+            gate = gates.mlps[..., layer, whole_at][..., None]
+            mlp_out = _place(mlp_out, whole_at, gate * (exact - donor.mlp_out[layer][:, whole_at]), -2)
+        if (dictionary := subject.dictionaries.get(layer)) is not None:
+            refined = wanted[gates.refined[layer][wanted]]
+            parts_at = _live_positions(_parts_gate(gates, layer, errors), refined)
+            if len(parts_at):
+                x = block.norm_mlp(resid[..., parts_at, :])
+                delta = _parts_delta(block.mlp, dictionary, x, parts_at, donor, gates, errors)
+                mlp_out = _place(mlp_out, parts_at, delta, -2)
         resid = resid + mlp_out
     return CircuitRun(model.logits(resid[..., list(answer_positions), :]), tuple(residuals))
 
@@ -97,10 +104,9 @@ def _live_positions(gate: Float[Tensor, "*circuit pos"], wanted: Int[Tensor, " p
 
 
 def _place(
-    base: Float[Tensor, "..."], at: Int[Tensor, " pos"], delta: Float[Tensor, "..."]
+    base: Float[Tensor, "..."], at: Int[Tensor, " pos"], delta: Float[Tensor, "..."], axis: int
 ) -> Float[Tensor, "..."]:
-    """Add `delta` to `base` at some positions, broadcasting leading axes."""
-    axis = 1 - base.dim()
+    """Add `delta` to `base` at some positions (axis `axis`, counted from the end), broadcasting leading axes."""
     if len(at) == base.shape[axis]:
         return base + delta
     shape = torch.broadcast_shapes(base.shape[:axis], delta.shape[:axis])
@@ -108,14 +114,10 @@ def _place(
     return out.index_add(out.dim() + axis, at, delta.expand(*shape, *delta.shape[axis:]))
 
 
-def _mlp_gate(gates: Gates, layer: int, errors: ErrorSetting) -> Float[Tensor, "*circuit pos"]:
-    """Give a number per position that is non-zero where any node of the MLP is live."""
-    gate = gates.mlps[..., layer, :] + gates.errors[..., layer, :] + gates.skips[..., layer, :]
-    if layer in gates.features:
-        gate = gate + gates.features[layer].abs().amax(-1)
-    if errors == "live":
-        gate = gate + gates.refined[layer].float()
-    return gate
+def _parts_gate(gates: Gates, layer: int, errors: ErrorSetting) -> Float[Tensor, "*circuit pos"]:
+    """Give a number per position that is non-zero where a part of a refined MLP is live."""
+    gate = gates.features[layer].amax(-1) + gates.errors[..., layer, :] + gates.skips[..., layer, :]
+    return gate + 1 if errors == "live" else gate
 
 
 def _dead_error(gates: Gates, layer: int) -> Float[Tensor, "*circuit pos 1"]:
@@ -124,34 +126,35 @@ def _dead_error(gates: Gates, layer: int) -> Float[Tensor, "*circuit pos 1"]:
     return dead[..., None]
 
 
-def _mlp_delta(
+def _parts_delta(
     mlp: Mlp,
-    dictionary: Dictionary | None,
+    dictionary: Dictionary,
     x: Float[Tensor, "*batch pos d_model"],
     at: Int[Tensor, " pos"],
-    layer: int,
     donor: Activations,
     gates: Gates,
     errors: ErrorSetting,
 ) -> Float[Tensor, "*batch pos d_model"]:
-    """Give what the live nodes of one MLP change against the donor's output at the positions `at`.
-
-    With zeroed errors the donor's output already lacks the dead ones, so a live error enters whole there.
-    """
-    whole = gates.mlps[..., layer, at][..., None]
-    exact = mlp(x)
-    delta = whole * (exact - donor.mlp_out[layer][:, at])
-    if dictionary is None:
-        return delta
-    live = dictionary.encode(x)
+    """Give what the live features, error and skip of one refined MLP change against the donor's output at `at`."""
+    layer = dictionary.layer
     feature_gates = gates.features[layer][..., at, :]
-    parts = (feature_gates * (live - donor.features[layer][:, at])) @ dictionary.w_dec
+    used = torch.arange(dictionary.n_features, device=x.device)
+    if not feature_gates.requires_grad:
+        used = (feature_gates != 0).flatten(0, -2).any(0).nonzero().flatten()
     error_gate = gates.errors[..., layer, at][..., None]
-    if errors == "live":
-        error_gate = gates.refined[layer][at][..., None].to(error_gate.dtype)
-    error = exact - dictionary.decode(live, x)
-    parts = parts + error_gate * (error - donor.errors[layer][:, at])
+    with_error = errors == "live" or error_gate.requires_grad or bool((error_gate != 0).any())
+    if with_error or dictionary.k is not None:
+        live = dictionary.encode(x)
+        part = live[..., used]
+    else:
+        live = None
+        part = dictionary.only(used).encode(x)
+    difference = part - donor.features[layer][:, at][..., used]
+    delta = (feature_gates[..., used] * difference) @ dictionary.w_dec[used]
+    if live is not None and with_error:
+        gate = torch.ones_like(error_gate) if errors == "live" else error_gate
+        delta = delta + gate * (mlp(x) - dictionary.decode(live, x) - donor.errors[layer][:, at])
     if dictionary.w_skip is not None:
         skip_gate = gates.skips[..., layer, at][..., None]
-        parts = parts + skip_gate * (x @ dictionary.w_skip - donor.skips[layer][:, at])
-    return delta + (1 - whole) * parts
+        delta = delta + skip_gate * (x @ dictionary.w_skip - donor.skips[layer][:, at])
+    return delta
