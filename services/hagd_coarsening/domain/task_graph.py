@@ -1,0 +1,268 @@
+"""The task attribution graph: nodes keyed by (kind, layer, role, index), edges averaged over D_discover.
+
+An edge s -> t is the gradient of t's scalar at the residual stream where s writes, along direct residual paths
+only and with attention patterns and norm denominators frozen, times the vector that s writes (`readers.py` lists
+the scalars). The weight of an edge into a head is its OV part plus its QK part: the values that the head moves, and
+to first order the queries and keys that decide where it looks, since a circuit without those is no explanation.
+
+Targets are visited from the logit down. So the influence of a node, its share of the |weight| that flows into the
+logit, is exact: it is summed over all edges before they are thinned. Nothing is attributed to nodes without
+influence (in the last layer, all that is not at an answer position): they stay nodes, without incoming edges.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+
+from hagd.errors import InvalidInputError, NonFiniteError
+from hagd.graphs.attribution_graph import AttributionGraph
+from hagd.interventions.activations import Subject
+from hagd.tasks.donors import draw_donors
+from hagd.tasks.task import Task
+from hagd_coarsening.domain.edge_rows import EdgeList, EdgeRows, Site
+from hagd_coarsening.domain.node_table import NodeTable, build_table
+from hagd_coarsening.domain.readers import HeadReads, read_block, read_features, read_logit, read_skip
+from hagd_coarsening.domain.sources import Sources, SourceValue, sources_of
+from hagd_coarsening.domain.statistics import NodeStatistics
+from hagd_coarsening.domain.trace import DonorPrompts, Trace, trace_prompts
+
+Resolution = Literal["feature", "mixed"]
+Progress = Callable[[float, float, str], None]
+
+SMALL_MODEL_WEIGHTS = 20_000_000
+"""Above this many weights in the blocks, `prompts=None` means 32 prompts instead of 512."""
+_ROW_CELLS = 1 << 25
+"""Targets are split so that one block of rows has at most this many cells."""
+_TRACE_CELLS = 1 << 27
+"""Prompts are split so that no tensor of one trace has more cells than this."""
+
+
+def silent(_done: float, _total: float, _message: str) -> None:
+    """Report progress to nobody."""
+
+
+@dataclass(frozen=True)
+class GraphConfig:
+    """What decides the graph of a given model, task and dictionaries."""
+
+    resolution: Resolution = "feature"
+    """`feature`: layers with a dictionary are resolved into features; `mixed`: every MLP is one block."""
+    prompts: int | None = None
+    """Most prompts of D_discover to use; None chooses 512, or 32 for a large model."""
+    edges_per_node: int = 64
+    """Strongest incoming edges kept per node, by mean |weight|; the logit keeps all."""
+    edge_threshold: float = 1e-4
+    """Edges below this share of the strongest one into the same node are left out."""
+    source_value: SourceValue = "activation"
+    """What an edge multiplies the gradient with: the clean output, or clean minus counterfactual."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A trace with its source vectors, and which role stands where."""
+
+    trace: Trace
+    sources: Sources
+    positions: tuple[int, ...]
+    """Role index of each position."""
+
+
+def build_task_graph(
+    subject: Subject, task: Task, config: GraphConfig, progress: Progress = silent
+) -> AttributionGraph:
+    """Build the graph of a task over D_discover.
+
+    Raises:
+        InvalidInputError: the split is empty.
+        NonFiniteError: a weight or a score is NaN or infinite.
+    """
+    if config.resolution == "mixed":
+        subject = Subject(subject.model)
+    chosen = choose_prompts(subject, task, config)
+    n_prompts = sum(map(len, chosen))
+    n_layers = subject.model.config.n_layers
+    steps = 2.0 * n_layers + 2
+    progress(0, steps, f"tracing {n_prompts} prompts")
+    traces = [trace_prompts(subject, part) for prompts in chosen for part in prompts.chunks(_chunk(subject, prompts))]
+    number = {role: i for i, role in enumerate(task.roles)}
+    table = build_table(
+        task.roles,
+        traces[0].layout.roles[max(traces[0].layout.answer_positions)],
+        n_layers=n_layers,
+        n_heads=subject.model.config.n_heads,
+        live=_live(subject, task.roles, traces),
+        skips=frozenset(layer for layer, dictionary in subject.dictionaries.items() if dictionary.w_skip is not None),
+    )
+    statistics = NodeStatistics(subject, table)
+    runs: list[_Run] = []
+    for trace in traces:
+        clean = sources_of(subject, table, trace.clean)
+        counterfactual = sources_of(subject, table, trace.counterfactual)
+        positions = tuple(number[role] for role in trace.layout.roles)
+        statistics.add(trace, positions, clean)
+        values = clean.minus(counterfactual) if config.source_value == "difference" else clean
+        runs.append(_Run(trace, values, positions))
+    edges, influence = _all_edges(subject, table, runs, n_prompts=n_prompts, config=config, progress=progress)
+    found = statistics.finish(n_prompts) | {"influence": influence}
+    for name, value in [*found.items(), ("weight", edges.weight), ("weight_abs", edges.weight_abs)]:
+        if not np.isfinite(value).all():
+            raise NonFiniteError(f"{name} of the attribution graph holds NaN or infinity", "check the model's weights")
+    return AttributionGraph(
+        nodes=table.nodes,
+        roles=task.roles,
+        n_layers=n_layers,
+        source=edges.source,
+        target=edges.target,
+        weight=edges.weight,
+        weight_abs=edges.weight_abs,
+        statistics=found,
+        n_prompts=n_prompts,
+    )
+
+
+def choose_prompts(subject: Subject, task: Task, config: GraphConfig) -> list[DonorPrompts]:
+    """Take prompts of D_discover, from every layout in proportion, with their unpaired donors."""
+    batches = task.batches.get("discover", ())
+    total = sum(map(len, batches))
+    if total == 0:
+        raise InvalidInputError(f"task {task.name!r} has no prompts to discover on", "give more prompts")
+    limit = config.prompts
+    if limit is None:
+        weights = sum(block.mlp.w_in.numel() + block.attention.w_q.numel() for block in subject.model.blocks)
+        limit = 512 if weights <= SMALL_MODEL_WEIGHTS // 4 else 32
+    chosen: list[DonorPrompts] = []
+    for batch in batches:
+        donors = draw_donors(batch, 0, config.seed)
+        wanted = min(len(batch), max(1, round(limit * len(batch) / total)))
+        generator = torch.Generator().manual_seed(config.seed)
+        index = torch.randperm(len(batch), generator=generator)[:wanted].sort().values
+        chosen.append(DonorPrompts(batch.take(index), batch.clean[donors[index]]))
+    return chosen
+
+
+def _chunk(subject: Subject, prompts: DonorPrompts) -> int:
+    """Give how many prompts to trace at once."""
+    shape = subject.model.config
+    n_pos = prompts.batch.clean.shape[1]
+    slots = 1 + shape.n_layers * (shape.n_heads + 2)
+    widest = max([slots, *(dictionary.n_features for dictionary in subject.dictionaries.values())])
+    features = sum(dictionary.n_features for dictionary in subject.dictionaries.values())
+    cells = max(n_pos * slots * shape.d_model, n_pos * features, n_pos * shape.n_heads * widest * 4)
+    return max(1, min(len(prompts), _TRACE_CELLS // cells))
+
+
+def _live(
+    subject: Subject, roles: tuple[str, ...], traces: Sequence[Trace]
+) -> dict[int, Bool[np.ndarray, "role d_feature"]]:
+    """Find the features that are active on any prompt, by role."""
+    live: dict[int, Bool[np.ndarray, "role d_feature"]] = {}
+    for layer, dictionary in sorted(subject.dictionaries.items()):
+        alive = np.zeros((len(roles), dictionary.n_features), dtype=bool)
+        for trace in traces:
+            seen = (trace.clean.features[layer] != 0).any(0).cpu().numpy()
+            for pos, role in enumerate(trace.layout.roles):
+                alive[roles.index(role)] |= seen[pos]
+        live[layer] = alive
+    return live
+
+
+def _all_edges(
+    subject: Subject,
+    table: NodeTable,
+    runs: Sequence[_Run],
+    *,
+    n_prompts: int,
+    config: GraphConfig,
+    progress: Progress,
+) -> tuple[EdgeList, Float[np.ndarray, " node"]]:
+    """Visit all targets from the logit down; give the kept edges by (target, source), and every node's influence."""
+    influence = np.zeros(len(table.nodes))
+    influence[table.logit] = 1.0
+    steps = 2.0 * table.n_layers + 2
+    kept: list[EdgeList] = []
+
+    def take(rows: EdgeRows, per_target: int | None) -> None:
+        through = influence[rows.targets] @ rows.shares().cpu().double().numpy()
+        influence[rows.columns] += through
+        edges = rows.strongest(n_prompts, per_target, config.edge_threshold)
+        kept.append(_select(edges, influence[edges.target] > 0))
+
+    take(_logit_rows(subject, table, runs), None)
+    for layer in reversed(range(table.n_layers)):
+        progress(steps - 2.0 * layer - 2, steps, f"attributing layer {layer}")
+        for rows in _mlp_rows(subject, table, runs, layer, influence):
+            take(rows, config.edges_per_node)
+        take(_head_rows(subject, table, runs, layer), config.edges_per_node)
+    merged = EdgeList(
+        *(
+            np.concatenate([getattr(part, name) for part in kept])
+            for name in ("source", "target", "weight", "weight_abs")
+        )
+    )
+    return _select(merged, np.lexsort((merged.source, merged.target))), influence
+
+
+def _select(edges: EdgeList, which: Bool[np.ndarray, " edge"] | Int[np.ndarray, " kept"]) -> EdgeList:
+    return EdgeList(edges.source[which], edges.target[which], edges.weight[which], edges.weight_abs[which])
+
+
+def _logit_rows(subject: Subject, table: NodeTable, runs: Sequence[_Run]) -> EdgeRows:
+    rows = EdgeRows(subject, table, 2 * table.n_layers + 1, np.array([table.logit]), np.arange(table.logit))
+    for run in runs:
+        for pos, reads in read_logit(subject.model, run.trace).items():
+            rows.add(np.array([0]), reads, run.sources, Site(pos, run.positions[pos]))
+    return rows
+
+
+def _head_rows(subject: Subject, table: NodeTable, runs: Sequence[_Run], layer: int) -> EdgeRows:
+    stage = 2 * layer + 1
+    targets = table.nodes_of_slots("head", layer)
+    place = np.arange(targets.size).reshape(targets.shape)
+    rows = EdgeRows(subject, table, stage, targets.flatten(), np.arange(table.nodes_before(stage)))
+    for run in runs:
+        reads = HeadReads(subject.model, run.trace, layer)
+        for pos, role in enumerate(run.positions):
+            queries = place[list(run.positions[pos:])].flatten()
+            rows.add(queries, reads.at(pos).flatten(1, 2), run.sources, Site(pos, role))
+    return rows
+
+
+def _mlp_rows(
+    subject: Subject, table: NodeTable, runs: Sequence[_Run], layer: int, influence: Float[np.ndarray, " node"]
+) -> Iterator[EdgeRows]:
+    """Give the rows of the MLP of one layer: its blocks and skip paths by role, then its features in pieces."""
+    stage = 2 * layer + 2
+    before = np.arange(table.nodes_before(stage))
+    dictionary = subject.dictionaries.get(layer)
+    kinds = (["skip"] if dictionary.w_skip is not None else []) if dictionary is not None else ["mlp"]
+    for kind in kinds:
+        targets = table.nodes_of_slots("skip" if kind == "skip" else "mlp", layer)[:, 0]
+        rows = EdgeRows(subject, table, stage, targets, before)
+        for run in runs:
+            if dictionary is not None and dictionary.w_skip is not None:
+                reads = read_skip(subject.model, run.trace, layer, dictionary.w_skip)
+            else:
+                reads = read_block(subject.model, run.trace, layer)
+            for pos, role in enumerate(run.positions):
+                rows.add(np.array([role]), reads[:, pos, None], run.sources, Site(pos, role))
+        yield rows
+    if dictionary is None:
+        return
+    features = [read_features(subject.model, run.trace, dictionary) for run in runs]
+    for role in range(len(table.roles)):
+        live, nodes = table.live_features(layer, role)
+        wanted = influence[nodes] > 0
+        columns = before[table.role_of_node[before] == role]
+        pieces = max(1, -(-int(wanted.sum()) * len(columns) // _ROW_CELLS))
+        for part in np.array_split(np.flatnonzero(wanted), pieces):
+            rows = EdgeRows(subject, table, stage, nodes[part], columns)
+            at = torch.from_numpy(live[part]).to(subject.model.device)
+            for run, reads in zip(runs, features, strict=True):
+                for pos in [p for p, here in enumerate(run.positions) if here == role]:
+                    rows.add_features(at, reads, run.sources, Site(pos, role))
+            yield rows
