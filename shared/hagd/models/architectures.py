@@ -7,7 +7,7 @@ the original's logits.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -41,6 +41,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 }
 
 
+@runtime_checkable
 class CausalModule(Protocol):
     """What is asked of a Hugging Face causal language model."""
 

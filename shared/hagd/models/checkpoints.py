@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as hf_logging
@@ -66,7 +67,7 @@ def open_checkpoint(folder: Path, gguf_file: str | None = None) -> LanguageModel
                 output_loading_info=True,
                 **source,
             )
-    except (OSError, ValueError, RuntimeError, SafetensorError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         first = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise InvalidInputError(
             f"the model cannot be read: {first[0]}", "its files are damaged or do not fit"

@@ -40,8 +40,6 @@ def unsupported_features(config: Any) -> list[str]:
         refused.append(f"sliding_window={config.sliding_window}")
     if config.mlp_bias:
         refused.append("mlp_bias=True")
-    if config.head_dim % 2:
-        refused.append(f"head_dim={config.head_dim} (odd, so rotary pairs do not fit)")
     return refused
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from hagd.artifacts.document import Document
 from hagd.errors import CorruptArtifactError, InvalidInputError
 from hagd.models.language_model import LanguageModel, ModelConfig
-from hagd.models.weights import config_to_json, from_tensors, named_tensors, weight_digest
+from hagd.models.weights import config_from_json, config_to_json, from_tensors, named_tensors, weight_digest
 
 FORMAT = "hagd.model/1"
 
@@ -75,8 +75,8 @@ def _build(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Languag
             f"expected a model in format {FORMAT}, found {found}", "recompute it with this version"
         )
     try:
-        return from_tensors(ModelConfig(**content["config"]), tensors)
-    except (KeyError, TypeError, InvalidInputError) as error:
+        return from_tensors(config_from_json(content["config"]), tensors)
+    except (KeyError, InvalidInputError) as error:
         raise CorruptArtifactError(f"the stored model is incomplete: {error}", "recompute it") from error
 
 

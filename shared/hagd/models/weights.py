@@ -114,6 +114,23 @@ def config_to_json(config: ModelConfig) -> dict[str, Any]:
     return asdict(config)
 
 
+def config_from_json(content: Mapping[str, Any]) -> ModelConfig:
+    """Read what `config_to_json` gave; canonical JSON writes whole floats without a point.
+
+    Raises:
+        InvalidInputError: fields are missing, unknown or of a wrong kind.
+    """
+    try:
+        base = content["rotary_base"]
+        fields: dict[str, Any] = {**content, "norm_eps": float(content["norm_eps"])}
+        fields["rotary_base"] = None if base is None else float(base)
+        return ModelConfig(**fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidInputError(
+            f"not a model config: {error}", "the file is damaged or from another version"
+        ) from error
+
+
 def weight_digest(tensors: Mapping[str, Tensor]) -> str:
     """Give sha256 over name, shape and bytes (float32, row-major) of all tensors in the order of their names."""
     digest = hashlib.sha256()

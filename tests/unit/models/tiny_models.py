@@ -1,0 +1,65 @@
+"""Tiny random Hugging Face models whose sizes are distinct primes where the architecture allows, in float32.
+
+Weights are large enough for attention and norms to be far from uniform, so that an error shows.
+"""
+
+from typing import TypeVar
+
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+Model = TypeVar("Model", bound=torch.nn.Module)
+VOCAB, N_LAYERS = 23, 3
+
+
+def tiny_gpt2(seed: int = 0, *, tied: bool = True) -> GPT2LMHeadModel:
+    config = GPT2Config(
+        vocab_size=VOCAB,
+        n_positions=13,
+        n_embd=35,
+        n_layer=N_LAYERS,
+        n_head=5,
+        n_inner=17,
+        tie_word_embeddings=tied,
+        bos_token_id=None,
+        eos_token_id=None,
+        attn_implementation="eager",
+    )
+    return _randomised(GPT2LMHeadModel(config), seed)
+
+
+def tiny_llama(
+    seed: int = 0, *, tied: bool = False, bias: bool = False, n_heads: int = 6, n_kv_heads: int = 2
+) -> LlamaForCausalLM:
+    config = LlamaConfig(
+        vocab_size=VOCAB,
+        hidden_size=42,
+        head_dim=10,
+        intermediate_size=19,
+        num_hidden_layers=N_LAYERS,
+        num_attention_heads=n_heads,
+        num_key_value_heads=n_kv_heads,
+        max_position_embeddings=29,
+        attention_bias=bias,
+        rms_norm_eps=1e-3,
+        rope_parameters={"rope_type": "default", "rope_theta": 777.0},
+        tie_word_embeddings=tied,
+        bos_token_id=None,
+        eos_token_id=None,
+        attn_implementation="eager",
+    )
+    return _randomised(LlamaForCausalLM(config), seed)
+
+
+def _randomised(module: Model, seed: int) -> Model:
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in module.named_parameters():
+            noise = torch.randn(weight.shape, generator=generator)
+            gain = "norm" in name or "ln_" in name
+            weight.copy_(1 + 0.3 * noise if gain and name.endswith("weight") else 0.35 * noise)
+    return module.eval()
+
+
+def random_tokens(n_prompts: int, n_pos: int, seed: int = 1) -> torch.Tensor:
+    return torch.randint(VOCAB, (n_prompts, n_pos), generator=torch.Generator().manual_seed(seed))
