@@ -172,27 +172,22 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _run_together(connection: sqlite3.Connection, calls: list[_Call]) -> None:
     """Run calls in one transaction and answer them once it is on disk; one that fails does not spoil the others."""
-    answers: list[tuple[Future[Any], Any, sqlite3.Error | None]] = []
     try:
         connection.execute("BEGIN IMMEDIATE")
-        for call, future in calls:
-            connection.execute("SAVEPOINT one")
-            try:
-                answers.append((future, call(connection), None))
-            except sqlite3.Error as error:
-                answers.append((future, None, error))
-                connection.execute("ROLLBACK TO one")
-            connection.execute("RELEASE one")
+        answers = [call(connection) for call, _ in calls]
         connection.execute("COMMIT")
     except sqlite3.Error as error:
+        # Some errors have ended the transaction already, for instance a full disk.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-        answers = [(future, None, error) for _, future in calls]
-    for future, value, error in answers:
-        if error is None:
-            future.set_result(value)
-        else:
-            future.set_exception(error)
+        if len(calls) == 1:
+            calls[0][1].set_exception(error)
+            return
+        for call in calls:
+            _run_together(connection, [call])
+    else:
+        for (_, future), answer in zip(calls, answers, strict=True):
+            future.set_result(answer)
 
 
 def _record(position: int, topic: str, body: bytes) -> Record:

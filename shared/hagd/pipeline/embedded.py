@@ -12,7 +12,7 @@ from types import TracebackType
 
 from hagd.artifacts.clock import Clock, SystemClock
 from hagd.artifacts.document import Document
-from hagd.artifacts.leases import LeaseTable
+from hagd.artifacts.leases import LeaseTable, Owner, has_ended
 from hagd.artifacts.reference import ArtifactRef
 from hagd.artifacts.store import get_document, put_document
 from hagd.events.sqlite import SqliteEventLog
@@ -31,6 +31,11 @@ _IDLE_SECONDS = 0.05
 
 def _ignore(stage_id: str, done: float, total: float, message: str) -> None:
     """Drop progress that nobody asked for."""
+
+
+def _always(owner: Owner) -> bool:
+    """Take any owner for ended."""
+    return bool(owner.name)
 
 
 class EmbeddedRuntime:
@@ -167,7 +172,9 @@ class EmbeddedRuntime:
         self._on_progress(stage_id, done, total, message)
 
     def _loop(self, spec: StageSpec) -> StageLoop:
-        leases = LeaseTable(self.store, self.clock)
+        # The lock on the folder tells that whoever held a lease in a store of its own has ended.
+        alone = self.folder.store_path.is_relative_to(self.folder.root)
+        leases = LeaseTable(self.store, self.clock, ended=_always if alone else has_ended)
         return StageLoop(
             spec,
             self.log,

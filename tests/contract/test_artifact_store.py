@@ -1,0 +1,149 @@
+"""What every artifact store promises."""
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hagd.artifacts.filesystem import FilesystemStore
+from hagd.artifacts.reference import ArtifactRef
+from hagd.artifacts.store import ArtifactStore
+from hagd.errors import ArtifactNotFoundError, CorruptArtifactError
+from hagd.testing import MemoryStore
+
+
+@pytest.fixture(params=["memory", "filesystem"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
+    return MemoryStore() if request.param == "memory" else FilesystemStore(tmp_path / "store")
+
+
+def damage(store: ArtifactStore, ref: ArtifactRef, data: bytes) -> None:
+    if isinstance(store, MemoryStore):
+        store.blobs[ref.sha256] = data
+    else:
+        next(Path(store.location.removeprefix("file:")).glob(f"blobs/*/{ref.sha256[2:]}")).write_bytes(data)
+
+
+def test_a_blob_comes_back_as_it_was_put(store: ArtifactStore) -> None:
+    ref = store.put_blob(b"abc", "text/plain")
+    assert store.get_blob(ref) == b"abc"
+    assert ref.sha256 == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert (ref.bytes, ref.media_type) == (3, "text/plain")
+    assert store.has_blob(ref)
+    assert store.check_blob(ref)
+
+
+def test_a_blob_given_in_pieces_is_the_blob_given_whole(store: ArtifactStore) -> None:
+    assert store.put_blob((bytes([value]) for value in range(13)), "x/y") == store.put_blob(bytes(range(13)), "x/y")
+
+
+def test_an_empty_blob_is_a_blob(store: ArtifactStore) -> None:
+    ref = store.put_blob(b"", "text/plain")
+    assert store.has_blob(ref)
+    assert store.get_blob(ref) == b""
+
+
+def test_an_absent_blob_is_an_error_that_says_what_to_do(store: ArtifactStore) -> None:
+    ref = ArtifactRef("0" * 64, 3, "text/plain")
+    assert not store.has_blob(ref)
+    assert not store.check_blob(ref)
+    with pytest.raises(ArtifactNotFoundError, match="000000000000 is not in the store") as caught:
+        store.get_blob(ref)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("data", [b"abd", b"ab", b"abcd", b""])
+def test_a_damaged_blob_is_never_given_out_and_putting_it_again_heals_it(store: ArtifactStore, data: bytes) -> None:
+    ref = store.put_blob(b"abc", "text/plain")
+    damage(store, ref, data)
+    assert not store.check_blob(ref)
+    with pytest.raises(CorruptArtifactError, match="does not match its digest"):
+        store.get_blob(ref)
+    assert store.put_blob(b"abc", "text/plain") == ref
+    assert store.get_blob(ref) == b"abc"
+
+
+def test_a_reference_with_the_wrong_size_is_refused(store: ArtifactStore) -> None:
+    ref = store.put_blob(b"abc", "text/plain")
+    with pytest.raises(CorruptArtifactError):
+        store.get_blob(replace(ref, bytes=4))
+
+
+def test_a_deleted_blob_is_gone_and_deleting_twice_is_quiet(store: ArtifactStore) -> None:
+    ref = store.put_blob(b"abc", "text/plain")
+    store.delete_blob(ref)
+    store.delete_blob(ref)
+    assert not store.has_blob(ref)
+
+
+def test_the_first_writer_of_an_object_wins(store: ArtifactStore) -> None:
+    assert store.put_if_absent("a/b", b"first")
+    assert store.put_if_absent("a/b", b"second") is None
+    there = store.read("a/b")
+    assert there is not None
+    assert there.data == b"first"
+
+
+def test_replacing_needs_the_etag_of_what_is_there(store: ArtifactStore) -> None:
+    first = store.put_if_absent("a", b"1")
+    assert first is not None
+    second = store.replace("a", b"2", first)
+    assert second is not None
+    assert store.replace("a", b"3", first) is None
+    there = store.read("a")
+    assert there is not None
+    assert (there.data, there.etag) == (b"2", second)
+
+
+def test_what_is_absent_cannot_be_replaced(store: ArtifactStore) -> None:
+    assert store.replace("a", b"1", "x") is None
+    assert store.read("a") is None
+
+
+def test_a_deleted_object_may_be_put_again(store: ArtifactStore) -> None:
+    store.put_if_absent("a", b"1")
+    store.delete("a")
+    store.delete("a")
+    assert store.put_if_absent("a", b"2")
+
+
+def test_listing_gives_sorted_keys_by_prefix_even_in_the_middle_of_a_name(store: ArtifactStore) -> None:
+    for key in ("runs/b/x", "runs/a/x", "runs/ab", "other"):
+        store.put_if_absent(key, b"1")
+    assert store.list("runs/a") == ["runs/a/x", "runs/ab"]
+    assert store.list("") == ["other", "runs/a/x", "runs/ab", "runs/b/x"]
+    assert store.list("none/") == []
+
+
+def test_of_many_threads_that_put_the_same_key_exactly_one_wins(store: ArtifactStore) -> None:
+    etags: list[str | None] = []
+    threads = [
+        threading.Thread(target=lambda n=n: etags.append(store.put_if_absent("k", b"%d" % n))) for n in range(11)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(etags) == 11
+    assert sum(etag is not None for etag in etags) == 1
+
+
+def test_no_increment_by_compare_and_swap_is_lost(store: ArtifactStore) -> None:
+    store.put_if_absent("count", b"0")
+
+    def add() -> None:
+        for _ in range(7):
+            while (there := store.read("count")) and not store.replace(
+                "count", b"%d" % (int(there.data) + 1), there.etag
+            ):
+                pass
+
+    threads = [threading.Thread(target=add) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    there = store.read("count")
+    assert there is not None
+    assert there.data == b"21"

@@ -1,0 +1,49 @@
+"""Events: what they carry, and why a repeated one is the same one."""
+
+import json
+
+import pytest
+
+from hagd.artifacts.reference import ArtifactRef
+from hagd.errors import InvalidInputError
+from hagd.events.envelope import MAX_EVENT_BYTES, Envelope, PlanEntry, event_id
+from hagd.events.topics import fact_topic, requested_topic
+
+
+def envelope(data: dict[str, object]) -> Envelope:
+    return Envelope("id", "run", 2, 1, (PlanEntry("a", 3, {"x": 0.5}),), {"in": ArtifactRef("0" * 64, 7, "x/y")}, data)
+
+
+def test_an_event_survives_encoding() -> None:
+    assert Envelope.decode(envelope({"note": "é"}).encode()) == envelope({"note": "é"})
+
+
+def test_fields_of_a_newer_writer_are_passed_over() -> None:
+    value = {**json.loads(envelope({}).encode()), "novelty": 1, "schema_version": 2}
+    assert Envelope.decode(json.dumps(value).encode()).schema_version == 2
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"id": 1}', b"null"])
+def test_bytes_that_are_no_event_are_refused(data: bytes) -> None:
+    with pytest.raises(InvalidInputError, match="not an event"):
+        Envelope.decode(data)
+
+
+def test_tensors_do_not_travel_in_events() -> None:
+    with pytest.raises(InvalidInputError, match="at most 1048576 are carried"):
+        envelope({"x": "a" * MAX_EVENT_BYTES}).encode()
+    with pytest.raises(InvalidInputError, match="cannot be written as JSON"):
+        envelope({"x": float("nan")}).encode()
+
+
+def test_the_id_depends_on_everything_that_makes_it_one_event() -> None:
+    base = event_id("run", "stage", "key", 0)
+    assert base == event_id("run", "stage", "key", 0)
+    others = {event_id("r", "stage", "key", 0), event_id("run", "s", "key", 0), event_id("run", "stage", "k", 0)}
+    assert len({base, event_id("run", "stage", "key", 1), event_id("run", "stagek", "ey", 0)} | others) == 6
+
+
+def test_topics_are_named_by_stage_and_facts_by_what_happened() -> None:
+    assert requested_topic("coarsening") == "hagd.coarsening.requested.v1"
+    assert fact_topic("coarsening") == "hagd.hierarchy.built.v1"
+    assert fact_topic("other") == "hagd.other.finished.v1"

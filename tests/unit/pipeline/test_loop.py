@@ -1,0 +1,362 @@
+"""The loop of a stage, over fakes: what it does when all goes well, and at every kind of trouble."""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hagd.artifacts.leases import LeaseTable, Owner
+from hagd.artifacts.store import ArtifactStore
+from hagd.errors import StoreFullError, UnknownNameError, WorkerDiedError
+from hagd.events.topics import RUN_CANCELLED, RUN_FAILED, fact_topic, requested_topic
+from hagd.execution.executor import Task, TaskProgress, TaskResult
+from hagd.execution.inline import InlineExecutor
+from hagd.execution.wire import Failure
+from hagd.pipeline.contract import task_key
+from hagd.pipeline.loop import StageLoop
+from hagd.pipeline.request import PlanEntry, Request
+from hagd.pipeline.runs import RunStore
+from hagd.pipeline.state import Outcome
+from hagd.pipeline.submission import RequestRouter, submit
+from hagd.testing import ManualClock, MemoryEventLog, MemoryStore
+from unit.pipeline.toy_stages import STAGES
+
+
+@dataclass
+class Deadly:
+    """An executor whose worker dies some times before it works, or does what `before` does."""
+
+    deaths: int = 0
+    before: Callable[[Task], None] = lambda _: None
+    tasks: list[str] = field(default_factory=list[str])
+
+    def execute(
+        self, task: Task, store: ArtifactStore, on_progress: TaskProgress, should_stop: Callable[[], bool]
+    ) -> TaskResult:
+        self.tasks.append(task.stage_id)
+        self.before(task)
+        if self.deaths > 0:
+            self.deaths -= 1
+            raise WorkerDiedError("the worker was killed by SIGKILL")
+        return InlineExecutor().execute(task, store, on_progress, should_stop)
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+class World:
+    """One store, one log, a router and the loops of the toy stages."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock(1000.0)
+        self.store, self.log, self.executor = MemoryStore(), MemoryEventLog(self.clock), Deadly()
+        self.runs = RunStore(self.store)
+        self.reports: list[tuple[str, str]] = []
+        self.router = RequestRouter(self.log, self.runs, STAGES)
+        self.loops = [self.loop(stage_id) for stage_id in STAGES]
+
+    def loop(self, stage_id: str, owner: str = "me") -> StageLoop:
+        leases = LeaseTable(self.store, self.clock, Owner(owner), ended=lambda _: False)
+        return StageLoop(
+            STAGES[stage_id],
+            self.log,
+            self.store,
+            self.runs,
+            self.executor,
+            leases,
+            self.clock,
+            lambda *report: self.reports.append((report[0], report[3])),
+        )
+
+    def submit(self, name: str = "first", **config: Any) -> str:
+        return submit(request(name, **config), self.store, self.log, STAGES)
+
+    def drive(self, rounds: int = 50, idle_seconds: float = 0.0) -> None:
+        for _ in range(rounds):
+            busy = self.router.step()
+            for loop in self.loops:
+                busy = loop.step() or busy
+            if not busy:
+                if not idle_seconds:
+                    return
+                self.clock.advance(idle_seconds)
+
+    def statuses(self, run_id: str) -> list[str]:
+        return [stage.status for stage in self.runs.stages(run_id)]
+
+
+def request(name: str = "first", **config: Any) -> Request:
+    def entry(stage_id: str, fields: Mapping[str, Any]) -> PlanEntry:
+        return PlanEntry(stage_id, STAGES[stage_id].semantics_version, fields)
+
+    numbers = {"seed": 7, **{key: config[key] for key in ("steps",) if key in config}}
+    total = {key: config[key] for key in ("trouble",) if key in config}
+    verdict = {key: config[key] for key in ("threshold",) if key in config}
+    return Request("me", name, (entry("numbers", numbers), entry("total", total), entry("verdict", verdict)))
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def trouble(tmp_path: Path, *kinds: str) -> str:
+    path = tmp_path / "trouble"
+    path.write_text("\n".join(kinds))
+    return str(path)
+
+
+def test_a_request_becomes_a_verdict_and_a_fact_per_stage(world: World) -> None:
+    run_id = world.submit(threshold=-100.0)
+    world.drive()
+    state = world.runs.get(run_id)
+    assert state.outcome == Outcome("verified", "verdict")
+    assert [stage.status for stage in state.stages] == ["done", "done", "done"]
+    assert set(state.outputs) == {"numbers", "total", "evidence"}
+    for stage_id in STAGES:
+        facts = world.log.read(fact_topic(stage_id))
+        assert [fact.envelope.data["stage_id"] for fact in facts] == [stage_id]
+        assert world.log.claim([requested_topic(stage_id)], 60) is None
+
+
+@pytest.mark.parametrize(("threshold", "status"), [(-100.0, "verified"), (100.0, "refuted")])
+def test_the_outcome_is_the_verdict_of_the_last_stage(world: World, threshold: float, status: str) -> None:
+    run_id = world.submit(threshold=threshold)
+    world.drive()
+    outcome = world.runs.outcome(run_id)
+    assert outcome is not None
+    assert outcome.status == status
+
+
+def test_a_plan_without_a_verdict_ends_without_a_claim(world: World) -> None:
+    run_id = submit(replace(request(), plan=request().plan[:2]), world.store, world.log, STAGES)
+    world.drive()
+    assert world.runs.outcome(run_id) == Outcome("no claim", "total")
+
+
+def test_a_second_run_computes_only_what_is_different(world: World) -> None:
+    world.submit("first", threshold=0.0)
+    world.drive()
+    run_id = world.submit("second", threshold=1.0)
+    world.drive()
+    assert world.statuses(run_id) == ["cached", "cached", "done"]
+    assert world.executor.tasks == ["numbers", "total", "verdict", "verdict"]
+    assert ("numbers", "already computed") in world.reports
+
+
+def test_submitting_twice_changes_nothing(world: World) -> None:
+    assert world.submit() == world.submit()
+    world.drive()
+    world.submit()
+    world.drive()
+    assert world.executor.tasks == ["numbers", "total", "verdict"]
+
+
+def test_a_request_that_cannot_be_run_is_refused_before_anything_is_written(world: World) -> None:
+    with pytest.raises(UnknownNameError):
+        submit(replace(request(), plan=(PlanEntry("nope", 1),)), world.store, world.log, STAGES)
+    assert world.store.objects == {}
+
+
+def test_a_request_that_this_process_cannot_serve_any_more_fails_with_the_reason(world: World) -> None:
+    run_id = world.submit()
+    world.router = RequestRouter(world.log, world.runs, {})
+    world.drive()
+    outcome = world.runs.outcome(run_id)
+    assert outcome is not None
+    assert outcome.failure is not None
+    assert outcome.failure.kind == "unknown-name"
+
+
+def test_an_error_of_a_stage_ends_the_run_with_kind_message_and_hint(world: World, tmp_path: Path) -> None:
+    run_id = world.submit(trouble=trouble(tmp_path, "gate"))
+    world.drive()
+    failure = Failure("accuracy-gate", "the model knows 3 of 7", "train it longer")
+    assert world.runs.outcome(run_id) == Outcome("failed", "total", failure)
+    assert world.statuses(run_id) == ["done", "running", "pending"]
+    assert [fact.envelope.data["status"] for fact in world.log.read(RUN_FAILED)] == ["failed"]
+
+
+def test_a_worker_that_dies_is_tried_again(world: World) -> None:
+    world.executor.deaths = 4
+    run_id = world.submit()
+    world.drive(idle_seconds=1.0)
+    assert world.statuses(run_id) == ["done", "done", "done"]
+    assert ("numbers", "the worker was killed by SIGKILL; trying again") in world.reports
+
+
+def test_a_task_that_kills_five_workers_fails_and_may_be_tried_again_later(world: World) -> None:
+    world.executor.deaths = 5
+    run_id = world.submit()
+    world.drive(idle_seconds=1.0)
+    outcome = world.runs.outcome(run_id)
+    assert outcome is not None
+    assert outcome.failure is not None
+    assert (outcome.failure.kind, outcome.failure.message) == (
+        "worker-killer",
+        "stage 'numbers' lost its worker 5 times",
+    )
+    assert len(world.executor.tasks) == 5
+    other = world.submit("second")
+    world.drive()
+    assert world.statuses(other) == ["done", "done", "done"]
+
+
+def test_an_outage_is_waited_out_in_growing_steps(world: World, tmp_path: Path) -> None:
+    run_id = world.submit(trouble=trouble(tmp_path, "outage", "outage"))
+    world.drive()
+    assert world.statuses(run_id) == ["done", "running", "pending"]
+    assert ("total", "the hub does not answer; trying again in 10 s") in world.reports
+    world.clock.advance(10)
+    world.drive()
+    assert world.statuses(run_id)[1] == "running"
+    assert ("total", "the hub does not answer; trying again in 120 s") in world.reports
+    world.clock.advance(120)
+    world.drive()
+    assert world.runs.outcome(run_id) is not None
+
+
+def test_a_full_disk_reaches_the_caller_and_the_request_is_kept(world: World, tmp_path: Path) -> None:
+    run_id = world.submit(trouble=trouble(tmp_path, "full"))
+    with pytest.raises(StoreFullError):
+        world.drive()
+    assert world.runs.outcome(run_id) is None
+    world.drive()
+    assert world.statuses(run_id) == ["done", "done", "done"]
+    assert world.executor.tasks == ["numbers", "total", "total", "verdict"]
+
+
+def test_a_run_cancelled_before_a_stage_never_starts_it(world: World) -> None:
+    run_id = world.submit()
+    world.router.step()
+    world.runs.cancel(run_id)
+    world.drive()
+    assert world.executor.tasks == []
+    assert world.runs.outcome(run_id) == Outcome("cancelled", "numbers")
+    assert len(world.log.read(RUN_CANCELLED)) == 1
+
+
+def test_a_run_cancelled_during_a_stage_publishes_nothing_but_keeps_the_result(world: World) -> None:
+    run_id = world.submit()
+    world.executor.before = lambda _: world.runs.cancel(run_id)
+    world.drive()
+    assert world.executor.tasks == ["numbers"]
+    assert world.runs.outcome(run_id) == Outcome("cancelled", "numbers")
+    assert world.log.read(requested_topic("total")) == []
+    world.executor.before = lambda _: None
+    other = world.submit("second")
+    world.drive()
+    assert world.statuses(other) == ["cached", "done", "done"]
+
+
+def test_events_of_an_earlier_generation_start_nothing(world: World) -> None:
+    run_id = world.submit()
+    world.runs.reopen(run_id, after=0)
+    world.drive()
+    assert world.executor.tasks == []
+    assert world.log.claim([requested_topic("numbers")], 60) is None
+
+
+def test_who_meets_a_live_lease_waits_for_the_manifest(world: World) -> None:
+    run_id = world.submit()
+    world.router.step()
+    other = LeaseTable(world.store, world.clock, Owner("other"), ended=lambda _: False)
+    key = task_key(STAGES["numbers"], {}, {"seed": 7})
+    lease = other.acquire(key)
+    assert lease is not None
+    world.drive(rounds=5, idle_seconds=1.0)
+    assert world.executor.tasks == []
+    assert ("numbers", "another process computes this; waiting") in world.reports
+    # The other process vanishes: its lease is taken over after its time, and the loss is counted.
+    world.drive(rounds=100, idle_seconds=1.0)
+    assert world.statuses(run_id) == ["done", "done", "done"]
+
+
+def test_a_lost_output_of_a_finished_stage_is_computed_again(world: World) -> None:
+    first = world.submit("first")
+    world.drive()
+    before = world.runs.get(first).outputs
+    del world.store.blobs[before["numbers"].sha256]
+    second = world.submit("second")
+    world.drive()
+    assert world.statuses(second) == ["done", "cached", "cached"]
+    assert world.runs.get(second).outputs == before
+
+
+@pytest.mark.parametrize("damage", ["lost", "changed"])
+def test_an_input_damaged_between_two_stages_is_computed_again(world: World, damage: str) -> None:
+    def spoil(task: Task) -> None:
+        if task.stage_id == "total" and world.executor.tasks.count("total") == 1:
+            digest = task.inputs["numbers"].sha256
+            if damage == "lost":
+                del world.store.blobs[digest]
+            else:
+                world.store.blobs[digest] = b"x" * task.inputs["numbers"].bytes
+
+    world.executor.before = spoil
+    run_id = world.submit()
+    world.drive()
+    state = world.runs.get(run_id)
+    assert (state.generation, state.outcome is not None) == (1, True)
+    assert world.executor.tasks == ["numbers", "total", "numbers", "total", "verdict"]
+
+
+def test_an_input_that_is_damaged_every_time_ends_the_run(world: World) -> None:
+    def spoil(task: Task) -> None:
+        if task.stage_id == "total":
+            del world.store.blobs[task.inputs["numbers"].sha256]
+
+    world.executor.before = spoil
+    run_id = world.submit()
+    world.drive()
+    outcome = world.runs.outcome(run_id)
+    assert outcome is not None
+    assert outcome.failure is not None
+    assert outcome.failure.kind == "artifact-not-found"
+    assert world.executor.tasks.count("total") == 4
+
+
+def test_a_version_that_is_not_served_here_waits_for_one_who_does(world: World) -> None:
+    run_id = world.submit()
+    world.router.step()
+    loop = world.loops[0]
+    loop.spec = replace(loop.spec, semantics_version=2)
+    assert loop.step()
+    assert not loop.step()
+    assert world.runs.outcome(run_id) is None
+    world.clock.advance(10)
+    loop.spec = STAGES["numbers"]
+    world.drive()
+    assert world.runs.outcome(run_id) is not None
+
+
+def test_an_interrupt_gives_the_request_back_at_once(world: World) -> None:
+    def interrupt(task: Task) -> None:
+        world.executor.before = lambda _: None
+        raise KeyboardInterrupt
+
+    world.executor.before = interrupt
+    run_id = world.submit()
+    with pytest.raises(KeyboardInterrupt):
+        world.drive()
+    world.drive()
+    assert world.statuses(run_id) == ["done", "done", "done"]
+
+
+def test_a_loop_told_to_stop_leaves_its_task_to_the_next(world: World) -> None:
+    run_id = world.submit()
+    world.router.step()
+    loop = world.loops[0]
+    world.executor.before = lambda _: loop.stop.set()
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    thread.join(timeout=10)
+    assert not thread.is_alive()
+    assert world.runs.outcome(run_id) is None
+    loop.stop.clear()
+    world.executor.before = lambda _: None
+    world.drive()
+    assert world.statuses(run_id) == ["done", "done", "done"]
