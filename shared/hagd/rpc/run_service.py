@@ -124,6 +124,12 @@ class RunService:
             run = await self.get(run_id)
         return run
 
+    async def ended(self, run_id: str) -> RunState:
+        """Give the run when it has finished, however long that takes."""
+        while (run := await self.get(run_id)).outcome is None:
+            await asyncio.sleep(POLL.total_seconds())
+        return run
+
     async def watch(self, run_id: str) -> AsyncIterator[run_pb2.RunUpdate]:
         """Send the run on every change, progress in between, and end with the finished run."""
         sent: dict[str, run_pb2.Progress] = {}

@@ -1,0 +1,10 @@
+"""Run the service: `python -m hagd_traversal --root DIR --listen 127.0.0.1:50053`."""
+
+import sys
+
+from hagd.rpc.wiring import run_service
+from hagd_traversal.bootstrap import bootstrap
+from hagd_traversal.config import NAME, read_config
+
+if __name__ == "__main__":
+    sys.exit(run_service(NAME, read_config(), bootstrap))

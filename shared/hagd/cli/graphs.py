@@ -1,0 +1,92 @@
+"""`hagd graph build|export`: the attribution graph and its hierarchy."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hagd.cli.extraction import run_plan
+from hagd.cli.options import (
+    JsonFlag,
+    OutOption,
+    QuietFlag,
+    RunFolderArgument,
+    RunIdOption,
+    ThreadsOption,
+    UseOption,
+    with_settings,
+)
+from hagd.cli.output import say, write_fields, write_json, write_table
+
+if TYPE_CHECKING:
+    from hagd.extraction.settings import Settings
+
+app = typer.Typer(help="Attribution graphs and their hierarchies.", no_args_is_help=True)
+
+
+class GraphFormat(StrEnum):
+    """What other tools read."""
+
+    json = "json"
+    graphml = "graphml"
+    dot = "dot"
+    csv = "csv"
+
+
+FormatOption = Annotated[GraphFormat, typer.Option("--format", "-f", help="File format.")]
+ToOption = Annotated[Path | None, typer.Option("--to", "-o", help="File to write; stdout by default.")]
+
+
+@app.command()
+@with_settings
+def build(
+    settings: "Settings",
+    out: OutOption = None,
+    threads: ThreadsOption = None,
+    use: UseOption = [],  # noqa: B006  # typer copies it
+    quiet: QuietFlag = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Build the attribution graph of a task and its hierarchy, and stop there."""
+    from hagd.extraction.plan import build_plan, default_folder, use_of  # noqa: PLC0415
+
+    plan = build_plan(settings, upto="coarsening", use=use_of(use))
+    folder = out or default_folder(settings, plan)
+    state = run_plan(folder, plan, "graph-build", threads=threads, quiet=quiet)
+    say(f"the graph is in {folder}")
+    _write_summary(folder, state.run_id, as_json=as_json)
+
+
+def _write_summary(folder: Path, run_id: str | None, *, as_json: bool) -> None:
+    from hagd.extraction.result import Extraction  # noqa: PLC0415
+
+    result = Extraction.open(folder, run_id)
+    graph, hierarchy = result.graph, result.hierarchy
+    kinds: dict[str, int] = {}
+    for node in graph.nodes:
+        kinds[node.kind] = kinds.get(node.kind, 0) + 1
+    levels = [
+        {"level": number, "groups": level.n_groups, "largest": level.largest, "cut": level.normalised_cut}
+        for number, level in enumerate(hierarchy.levels)
+    ]
+    if as_json:
+        content = {"nodes": graph.n_nodes, "edges": len(graph.weight), "by_kind": kinds, "levels": levels}
+        write_json("graph", content)
+        return
+    write_fields({"nodes": graph.n_nodes, "edges": len(graph.weight), "prompts": graph.n_prompts} | kinds)
+    write_table(["level", "groups", "largest", "cut"], [list(level.values()) for level in levels])
+
+
+@app.command()
+def export(
+    run: RunFolderArgument,
+    form: FormatOption = GraphFormat.json,
+    to: ToOption = None,
+    run_id: RunIdOption = None,
+) -> None:
+    """Write the attribution graph for other tools."""
+    from hagd.extraction.drawing import network_of_graph, write_network  # noqa: PLC0415
+    from hagd.extraction.result import Extraction  # noqa: PLC0415
+
+    write_network(network_of_graph(Extraction.open(run, run_id).graph), form.value, to)

@@ -1,0 +1,142 @@
+"""`hagd run list|status|resume|cancel|logs`: runs in a folder, or behind the address of a service."""
+
+import sys
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hagd.cli.options import JsonFlag, QuietFlag, RunFolderArgument, RunIdOption, ThreadsOption
+from hagd.cli.output import say, write_fields, write_json, write_line, write_table
+from hagd.errors import RunError
+
+if TYPE_CHECKING:
+    from hagd.pipeline.state import RunState
+
+app = typer.Typer(help="Look at runs and steer them.", no_args_is_help=True)
+RootsArgument = Annotated[
+    list[Path] | None, typer.Argument(metavar="[FOLDER]...", help="Run folders; all below runs/ by default.")
+]
+
+
+def run_to_json(state: "RunState") -> dict[str, Any]:
+    """Give a run as JSON."""
+    return {
+        "run_id": state.run_id,
+        "request_id": state.request.request_id,
+        "status": state.outcome.status if state.outcome else _going(state),
+        "generation": state.generation,
+        "cancel_requested": state.cancel_requested,
+        "stages": [stage.to_json() for stage in state.stages],
+        "error": state.outcome.failure.to_json() if state.outcome and state.outcome.failure else None,
+        "labels": dict(state.request.labels),
+    }
+
+
+def _going(state: "RunState") -> str:
+    return "running" if any(stage.status == "running" for stage in state.stages) else "interrupted"
+
+
+@app.command("list")
+def list_runs(folders: RootsArgument = None, as_json: JsonFlag = False) -> None:
+    """List runs and how far they are."""
+    from hagd.extraction import opened  # noqa: PLC0415
+    from hagd.extraction.plan import RUNS_FOLDER  # noqa: PLC0415
+
+    roots = folders if folders else [path.parent for path in sorted(Path(RUNS_FOLDER).glob("*/hagd-run.json"))]
+    found = [(root, state) for root in roots for state in opened.list_runs(root)]
+    if as_json:
+        write_json("runs", [{"folder": str(root)} | run_to_json(state) for root, state in found])
+        return
+    rows: list[list[Any]] = []
+    for root, state in found:
+        done = sum(stage.status in ("done", "cached") for stage in state.stages)
+        status = state.outcome.status if state.outcome else _going(state)
+        rows.append([str(root), state.run_id[:12], status, f"{done}/{len(state.stages)}"])
+    write_table(["folder", "run", "status", "stages"], rows)
+
+
+@app.command()
+def status(run: RunFolderArgument, run_id: RunIdOption = None, as_json: JsonFlag = False) -> None:
+    """Show how far a run is, stage by stage."""
+    from hagd.extraction.opened import OpenRun  # noqa: PLC0415
+
+    write_run(OpenRun.open(run, run_id).state, as_json=as_json)
+
+
+def write_run(state: "RunState", *, as_json: bool) -> None:
+    """Write the state of a run."""
+    if as_json:
+        write_json("run", run_to_json(state))
+        return
+    write_fields({"run": state.run_id, "status": state.outcome.status if state.outcome else _going(state)})
+    if state.error is not None:
+        write_fields({"error": state.error.message, "hint": state.error.hint or None})
+    rows = [
+        [
+            stage.stage_id,
+            stage.status,
+            f"{stage.seconds:.1f} s" if stage.seconds else "-",
+            f"{stage.peak_rss_bytes / 2**20:.0f} MiB" if stage.peak_rss_bytes else "-",
+            stage.task_key[:12] or "-",
+        ]
+        for stage in state.stages
+    ]
+    write_table(["stage", "status", "time", "memory", "task"], rows)
+
+
+@app.command()
+def resume(
+    run: RunFolderArgument,
+    run_id: RunIdOption = None,
+    threads: ThreadsOption = None,
+    quiet: QuietFlag = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Go on with a run that was interrupted, failed or cancelled; finished stages are not computed again."""
+    from hagd.extraction.opened import OpenRun  # noqa: PLC0415
+    from hagd.extraction.running import run_request  # noqa: PLC0415
+    from hagd.telemetry.progress import progress_view  # noqa: PLC0415
+
+    opened = OpenRun.open(run, run_id)
+    request = opened.state.request
+    view = progress_view([entry.stage_id for entry in request.plan], quiet=quiet)
+    state = run_request(opened.root, request, view=view, threads=threads)
+    state.raise_for_failure()
+    write_run(state, as_json=as_json)
+
+
+@app.command()
+def cancel(run: RunFolderArgument, run_id: RunIdOption = None, as_json: JsonFlag = False) -> None:
+    """Ask a run to stop, whichever process works on it. What is finished stays."""
+    from hagd.extraction.opened import OpenRun  # noqa: PLC0415
+
+    opened = OpenRun.open(run, run_id)
+    if opened.state.outcome is not None:
+        raise RunError(f"the run has ended: {opened.state.outcome.status}", "there is nothing to cancel")
+    opened.folder.open_runs().cancel(opened.state.run_id)
+    say("asked to stop; it does at its next report of progress")
+    write_run(OpenRun.open(run, opened.state.run_id).state, as_json=as_json)
+
+
+@app.command()
+def logs(
+    run: RunFolderArgument,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 200,
+    as_json: JsonFlag = False,
+) -> None:
+    """Print what the workers of a run folder have written to their standard error."""
+    from hagd.pipeline.folder import RunFolder  # noqa: PLC0415
+
+    path = RunFolder.open(run).worker_log_path
+    last: deque[str] = deque(maxlen=lines)
+    if path.exists():
+        with path.open(errors="replace") as stream:
+            last.extend(line.rstrip("\n") for line in stream)
+    if as_json:
+        write_json("logs", list(last))
+        return
+    for line in last:
+        write_line(line)
+    sys.stdout.flush()

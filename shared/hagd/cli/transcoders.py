@@ -1,0 +1,67 @@
+"""`hagd transcoder train|eval`: stage 1 on its own."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from hagd.cli.extraction import run_plan
+from hagd.cli.options import (
+    JsonFlag,
+    OutOption,
+    QuietFlag,
+    RunFolderArgument,
+    RunIdOption,
+    ThreadsOption,
+    UseOption,
+    with_settings,
+)
+from hagd.cli.output import say, write_json, write_table
+
+if TYPE_CHECKING:
+    from hagd.extraction.settings import Settings
+
+app = typer.Typer(help="Dictionaries of MLPs.", no_args_is_help=True)
+
+
+@app.command()
+@with_settings
+def train(
+    settings: "Settings",
+    out: OutOption = None,
+    threads: ThreadsOption = None,
+    use: UseOption = [],  # noqa: B006  # typer copies it
+    quiet: QuietFlag = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train the dictionaries of an extraction, and stop there. `hagd extract` in the same folder goes on from them."""
+    from hagd.extraction.plan import build_plan, default_folder, use_of  # noqa: PLC0415
+
+    plan = build_plan(settings, upto="transcoder", use=use_of(use))
+    folder = out or default_folder(settings, plan)
+    state = run_plan(folder, plan, "transcoder-train", threads=threads, quiet=quiet)
+    say(f"dictionaries are in {folder}")
+    _write_quality(folder, state.run_id, as_json=as_json)
+
+
+@app.command("eval")
+def evaluate(run: RunFolderArgument, run_id: RunIdOption = None, as_json: JsonFlag = False) -> None:
+    """Print the quality of a run's dictionaries on held-out prompts."""
+    _write_quality(run, run_id, as_json=as_json)
+
+
+def _write_quality(folder: Any, run_id: str | None, *, as_json: bool) -> None:
+    from hagd.extraction.opened import OpenRun  # noqa: PLC0415
+    from hagd.extraction.roles import DICTIONARIES  # noqa: PLC0415
+
+    content = OpenRun.open(folder, run_id).data(DICTIONARIES)
+    if as_json:
+        write_json("dictionaries", content)
+        return
+    layers: list[Mapping[str, Any]] = [layer for layer in content.get("layers", []) if isinstance(layer, Mapping)]
+    names = list(dict.fromkeys(name for layer in layers for name, value in layer.items() if _is_plain(value)))
+    write_table(names, [[layer.get(name) for name in names] for layer in layers])
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float | bool)

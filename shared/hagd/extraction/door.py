@@ -1,0 +1,108 @@
+"""The Python door: `hagd.extract` and `hagd.open_run`."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Final, cast
+
+from hagd.artifacts.filesystem import storage_error
+from hagd.errors import InvalidInputError, UsageError
+from hagd.extraction.plan import EXTRACT, PRINCIPAL, build_plan, default_folder
+from hagd.extraction.result import Extraction
+from hagd.extraction.running import run_request
+from hagd.extraction.settings import STAGES, Settings
+from hagd.pipeline.request import Request
+from hagd.telemetry.progress import ProgressView, progress_view
+
+Pairs = str | Path | Iterable[Mapping[str, Any]]
+"""A file of prompt pairs, or the pairs themselves: what its lines hold."""
+_NAMED: Final = {field.name for field in fields(Settings)} - {"task", "model", "prompts", "overrides"}
+
+
+def extract(
+    model: Any,
+    pairs: Pairs | None,
+    *,
+    task: str | None,
+    out: str | Path | None,
+    threads: int | None,
+    progress: bool | ProgressView,
+    config: Mapping[str, Any],
+) -> Extraction:
+    """Run an extraction; see `hagd.extract`."""
+    out = None if out is None else Path(out)
+    if out is None and ((pairs is not None and not isinstance(pairs, str | Path)) or _is_module(model)):
+        raise UsageError("a model or pairs in memory need a folder to be kept in", "add out=FOLDER")
+    settings = _settings(task, _model_path(model, out), _prompts_path(pairs, out), config)
+    plan = build_plan(settings)
+    folder = out or default_folder(settings, plan)
+    view = (
+        progress_view([entry.stage_id for entry in plan], quiet=not progress)
+        if isinstance(progress, bool)
+        else progress
+    )
+    request = Request(PRINCIPAL, EXTRACT, plan, labels={"command": "hagd.extract"})
+    state = run_request(folder, request, view=view, threads=threads)
+    state.raise_for_failure()
+    return Extraction.open(folder, state.run_id)
+
+
+def open_run(folder: str | Path, run_id: str | None = None) -> Extraction:
+    """Open a run folder; see `hagd.open_run`."""
+    return Extraction.open(folder, run_id)
+
+
+def _settings(task: str | None, model: str | None, prompts: Path | None, config: Mapping[str, Any]) -> Settings:
+    """Sort keywords into named settings and configs of stages."""
+    unknown = sorted(set(config) - _NAMED - set(STAGES))
+    if unknown:
+        known = ", ".join(sorted(_NAMED | set(STAGES)))
+        raise UsageError(f"extract() knows no setting {unknown[0]!r}", f"settings: {known}")
+    named = {name: value for name, value in config.items() if name in _NAMED}
+    if "sizes" in named:
+        named["sizes"] = tuple(named["sizes"])
+    overrides: dict[str, Mapping[str, Any]] = {}
+    for stage in sorted(set(config) & set(STAGES)):
+        given: Any = config[stage]
+        if not isinstance(given, Mapping):
+            raise UsageError(f"{stage} must be a mapping of fields, not {given!r}", f"write {stage}={{'field': 1}}")
+        overrides[stage] = cast("Mapping[str, Any]", given)
+    return Settings(task=task, model=model, prompts=prompts, overrides=overrides, **named)
+
+
+def _is_module(model: Any) -> bool:
+    return hasattr(model, "save_pretrained")
+
+
+def _model_path(model: Any, out: Path | None) -> str | None:
+    """Give the name of a model; one in memory is kept beside the run, since another process does the work."""
+    if model is None or isinstance(model, str | Path):
+        return None if model is None else str(model)
+    if not _is_module(model) or out is None:
+        raise InvalidInputError(
+            f"cannot take a {type(model).__name__} as a model", "give a folder, a hub id, or a Hugging Face model"
+        )
+    folder = _inputs(out) / "model"
+    model.save_pretrained(folder, safe_serialization=True)
+    return str(folder)
+
+
+def _prompts_path(pairs: Pairs | None, out: Path | None) -> Path | None:
+    if pairs is None or out is None or isinstance(pairs, str | Path):
+        return Path(pairs) if isinstance(pairs, str | Path) else None
+    path = _inputs(out) / "pairs.jsonl"
+    lines = [json.dumps(dict(pair), sort_keys=True, allow_nan=False) + "\n" for pair in pairs]
+    if not lines:
+        raise InvalidInputError("there are no pairs", "give at least a few dozen")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(lines), encoding="utf-8")
+    except OSError as error:
+        raise storage_error(error, path) from error
+    return path
+
+
+def _inputs(out: Path) -> Path:
+    """Give the folder of what was in memory: beside the run folder, which takes only what it made itself."""
+    return out.with_name(out.name + ".inputs")

@@ -1,0 +1,87 @@
+"""From settings to a plan that the installed stages accept, and to the folder of its run."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import rfc8785
+
+from hagd.errors import InvalidInputError, UsageError
+from hagd.extraction.settings import STAGES, Settings, stage_configs
+from hagd.pipeline.contract import StageSpec
+from hagd.pipeline.request import PlanEntry, Request
+from hagd.pipeline.stages import check_plan, plan_entry
+
+RUNS_FOLDER: Final = "runs"
+PRINCIPAL: Final = "local"
+EXTRACT: Final = "extract"
+"""The request id of a whole extraction in its folder: one folder, one extraction."""
+
+
+def build_plan(
+    settings: Settings,
+    *,
+    upto: str = STAGES[-1],
+    use: Mapping[str, str] | None = None,
+    stages: Mapping[str, StageSpec] | None = None,
+) -> tuple[PlanEntry, ...]:
+    """Give the plan of an extraction, or of its beginning, every config checked by its stage.
+
+    Args:
+        settings: what is asked for.
+        upto: the last stage of the plan.
+        use: place in the plan -> id of another implementation of that stage.
+        stages: stages by id; the installed ones when None.
+
+    Raises:
+        UnknownNameError: a task or stage does not exist.
+        UsageError: a setting is refused.
+    """
+    chosen = dict(use or {})
+    unknown = sorted(set(chosen) - set(STAGES))
+    if unknown:
+        raise UsageError(f"the plan has no place {unknown[0]!r}", f"places: {', '.join(STAGES)}")
+    configs = stage_configs(settings)
+    wanted = STAGES[: STAGES.index(upto) + 1]
+    plan = tuple(plan_entry(chosen.get(stage, stage), configs[stage], stages) for stage in wanted)
+    check_plan(Request(PRINCIPAL, EXTRACT, plan), stages)
+    return plan
+
+
+def digest_of_plan(plan: tuple[PlanEntry, ...]) -> str:
+    """Give sha256 of the plan as asked for."""
+    return hashlib.sha256(rfc8785.dumps([entry.to_json() for entry in plan])).hexdigest()
+
+
+def default_folder(settings: Settings, plan: tuple[PlanEntry, ...]) -> Path:
+    """Give a folder that the same settings always give, so that asking again goes on instead of starting anew."""
+    subject = settings.task or (settings.prompts.stem if settings.prompts else "run")
+    return Path(RUNS_FOLDER) / f"{subject}-{digest_of_plan(plan)[:8]}"
+
+
+def use_of(assignments: list[str]) -> dict[str, str]:
+    """Read `place=stage-id` pairs.
+
+    Raises:
+        UsageError: one has another form.
+    """
+    pairs = [assignment.partition("=") for assignment in assignments]
+    for (place, equals, stage), text in zip(pairs, assignments, strict=True):
+        if not (place and equals and stage):
+            raise UsageError(f"cannot read {text!r}", "write it like transcoder=my-transcoder")
+    return {place: stage for place, _, stage in pairs}
+
+
+def plan_to_json(plan: tuple[PlanEntry, ...]) -> list[dict[str, Any]]:
+    """Give a plan as JSON.
+
+    Raises:
+        InvalidInputError: a config holds what JSON cannot.
+    """
+    entries = [entry.to_json() for entry in plan]
+    try:
+        rfc8785.dumps(entries)
+    except rfc8785.CanonicalizationError as error:
+        raise InvalidInputError(f"the plan cannot be written as JSON: {error}") from error
+    return entries

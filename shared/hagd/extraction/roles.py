@@ -1,0 +1,11 @@
+"""The artifacts of an extraction by role: what the built-in stages pass to each other and leave behind."""
+
+from typing import Final
+
+MODEL: Final = "model"
+TASK: Final = "task"
+DICTIONARIES: Final = "dictionaries"
+GRAPH: Final = "graph"
+HIERARCHY: Final = "hierarchy"
+CIRCUIT: Final = "circuit"
+VERIFICATION: Final = "verification"

@@ -1,0 +1,121 @@
+"""A caller of the stage services, for `hagd submit` and for tests: plain values in and out, errors of the tree."""
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import grpc
+from google.protobuf import duration_pb2
+
+from hagd.api.coarsening.v1 import coarsening_pb2_grpc
+from hagd.api.run.v1 import run_pb2
+from hagd.api.transcoder.v1 import transcoder_pb2_grpc
+from hagd.api.traversal.v1 import traversal_pb2_grpc
+from hagd.api.verification.v1 import verification_pb2_grpc
+from hagd.errors import HagdError, UnknownNameError
+from hagd.pipeline.request import Request
+from hagd.pipeline.state import RunState
+from hagd.rpc.codec import request_to_proto, run_from_proto
+from hagd.rpc.server import channel_options
+from hagd.rpc.status import from_call
+
+T = TypeVar("T")
+ANSWER: Final = timedelta(seconds=30)
+"""How long a call that only reads or writes state may take."""
+_STUBS: Final[dict[str, Callable[[grpc.Channel], Any]]] = {
+    "transcoder": transcoder_pb2_grpc.TranscoderServiceStub,
+    "coarsening": coarsening_pb2_grpc.CoarseningServiceStub,
+    "traversal": traversal_pb2_grpc.TraversalServiceStub,
+    "verification": verification_pb2_grpc.VerificationServiceStub,
+}
+
+
+class StageClient:
+    """A connection to one service; usable as a context manager."""
+
+    def __init__(self, address: str, service: str = "transcoder") -> None:
+        """Name the service at `address`; connects at the first call.
+
+        Raises:
+            UnknownNameError: there is no such service.
+        """
+        if service not in _STUBS:
+            raise UnknownNameError(f"there is no service {service!r}", f"services: {', '.join(_STUBS)}")
+        self.address = address
+        self._channel = grpc.insecure_channel(address, options=channel_options())
+        self._stub = _STUBS[service](self._channel)
+
+    def submit(self, request: Request) -> RunState:
+        """Ask for a run; the same request again gives the same run.
+
+        Raises:
+            HagdError: what the service raised; UnavailableError when it does not answer.
+        """
+        operation = self._call(self._stub.Submit, request_to_proto(request))
+        message = run_pb2.Run()
+        if not operation.metadata.Unpack(message):
+            raise HagdError(f"{self.address} answered with an operation of an unknown kind", "is it another release?")
+        return run_from_proto(message)
+
+    def get(self, run_id: str) -> RunState:
+        """Give the state of a run."""
+        return run_from_proto(self._call(self._stub.Get, run_pb2.GetRunRequest(run_id=run_id)))
+
+    def list(self) -> list[RunState]:
+        """Give all runs."""
+        found: list[RunState] = []
+        token = ""
+        while True:
+            page = self._call(self._stub.List, run_pb2.ListRunsRequest(page_token=token))
+            found += [run_from_proto(run) for run in page.runs]
+            token = page.next_page_token
+            if not token:
+                return found
+
+    def cancel(self, run_id: str) -> RunState:
+        """Ask a run to stop."""
+        return run_from_proto(self._call(self._stub.Cancel, run_pb2.CancelRunRequest(run_id=run_id)))
+
+    def wait(self, run_id: str, timeout: timedelta) -> RunState:
+        """Give the run when it has finished, or as it is after `timeout`."""
+        asked = duration_pb2.Duration()
+        asked.FromTimedelta(timeout)
+        message = run_pb2.WaitRunRequest(run_id=run_id, timeout=asked)
+        return run_from_proto(self._call(self._stub.Wait, message, timeout + ANSWER))
+
+    def watch(self, run_id: str, on_progress: Callable[[str, float, float, str], None]) -> RunState:
+        """Follow a run to its end; `on_progress` gets (stage, done, total, message)."""
+        state: RunState | None = None
+        with self._errors():
+            for update in self._stub.Watch(run_pb2.WatchRunRequest(run_id=run_id)):
+                if update.HasField("run"):
+                    state = run_from_proto(update.run)
+                else:
+                    it = update.progress
+                    on_progress(it.stage_id, it.done, it.total, it.message)
+        return state if state is not None else self.get(run_id)
+
+    def close(self) -> None:
+        """Let the connection go."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _call(self, method: Any, message: Any, timeout: timedelta = ANSWER) -> Any:
+        with self._errors():
+            return method(message, timeout=timeout.total_seconds())
+
+    @contextmanager
+    def _errors(self) -> Generator[None]:
+        try:
+            yield
+        except grpc.RpcError as error:
+            raise from_call(error, self.address) from error

@@ -1,0 +1,116 @@
+"""The life of a stage service: its loops in threads, its server on the event loop, one orderly end for both.
+
+start -> the address on stdout, as one JSON line -> SIGTERM, SIGINT, end of stdin or a loop that broke
+      -> NOT_SERVING -> loops stop, giving their requests back -> calls end -> worker, log
+"""
+
+import asyncio
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Final
+
+import structlog
+
+from hagd.errors import StoreFullError, UnavailableError
+from hagd.events.log import EventLog
+from hagd.execution.executor import Executor
+from hagd.pipeline.loop import StageLoop
+from hagd.pipeline.submission import RequestRouter
+from hagd.rpc.server import StageServer
+
+_log: Any = structlog.get_logger("hagd.hosting")
+_IDLE_SECONDS: Final = 0.05
+_OUTAGE_SECONDS: Final = 1.0
+LOOP_GRACE: Final = timedelta(seconds=15)
+"""How long a task may take to heed a stop; the executor kills its worker before that."""
+
+
+@dataclass
+class StageHost:
+    """Everything one service process runs."""
+
+    name: str
+    server: StageServer
+    loops: Sequence[StageLoop]
+    log: EventLog
+    executor: Executor
+    router: RequestRouter | None = None
+    """Only the first stage has one: it hands requests to the first stage of their plan."""
+    broken: bool = field(default=False, init=False)
+    """A loop ended by an error that it should not have had."""
+
+    async def serve(self, listen: str, *, until_eof: bool = False) -> int:
+        """Serve until asked to stop; give the exit code.
+
+        Raises:
+            UnavailableError: the address cannot be bound.
+        """
+        stop = asyncio.Event()
+        event_loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            event_loop.add_signal_handler(number, stop.set)
+        wake = lambda: event_loop.call_soon_threadsafe(stop.set)  # noqa: E731
+        try:
+            address = await self.server.start(listen)
+            threads = self._start_loops(wake)
+            if until_eof:
+                threading.Thread(target=_wait_for_eof, args=(wake,), daemon=True).start()
+            sys.stdout.write(json.dumps({"service": self.name, "address": str(address)}) + "\n")
+            sys.stdout.flush()
+            _log.info("serving", address=str(address))
+            await stop.wait()
+            _log.info("stopping")
+            await self._end(threads)
+        finally:
+            self.executor.close()
+            self.log.close()
+        return 1 if self.broken else 0
+
+    def _start_loops(self, wake: Callable[[], object]) -> list[threading.Thread]:
+        works: list[tuple[str, Callable[[], None]]] = [(loop.spec.id, loop.run) for loop in self.loops]
+        if self.router is not None:
+            works.append(("router", self._route))
+        threads = [
+            threading.Thread(target=self._guard, args=(work, wake), name=name, daemon=True) for name, work in works
+        ]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    def _guard(self, work: Callable[[], None], wake: Callable[[], object]) -> None:
+        """Run a loop; one that breaks ends the service, so that whoever watches it starts a fresh one."""
+        try:
+            work()
+        except Exception:
+            _log.exception("loop broke")
+            self.broken = True
+            wake()
+
+    def _route(self) -> None:
+        router, stop = self.router, self.loops[0].stop
+        while router is not None and not stop.is_set():
+            try:
+                if not router.step():
+                    stop.wait(_IDLE_SECONDS)
+            except (UnavailableError, StoreFullError) as error:
+                _log.warning("requests wait", reason=error.message)
+                stop.wait(_OUTAGE_SECONDS)
+
+    async def _end(self, threads: Sequence[threading.Thread]) -> None:
+        for loop in self.loops:
+            loop.stop.set()
+        draining = asyncio.create_task(self.server.drain())
+        for thread in threads:
+            await asyncio.to_thread(thread.join, LOOP_GRACE.total_seconds())
+        await draining
+
+
+def _wait_for_eof(wake: Callable[[], object]) -> None:
+    while sys.stdin.buffer.read(4096):
+        pass
+    wake()
