@@ -5,7 +5,7 @@ nodes write (embeddings, head outputs, MLP outputs). Everything else about the g
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -78,38 +78,42 @@ def trace_prompts(subject: Subject, prompts: DonorPrompts) -> Trace:
     model, batch = subject.model, prompts.batch
     layout = batch.layout
     answers = layout.answer_positions
-    clean = record(subject, batch.clean, answers, keep_patterns=True, keep_mlp_in=True)
     counterfactual = record(subject, batch.counterfactual, answers)
     unpaired = record(subject, prompts.unpaired, answers)
 
     n_pos = batch.clean.shape[1]
     rotary, everywhere = model.rotary(n_pos), torch.arange(n_pos, device=batch.clean.device)
     direction = model.unembed.T[batch.answers] - model.unembed.T[batch.foils].mean(-2)
+    heads, patterns, mlp_in, mlps, attention_in, attention_scale, mlp_scale = [], [], [], [], [], [], []
     with torch.enable_grad():
         embed = model.embed[batch.clean].detach().requires_grad_()
         resid = embed + model.position_part(n_pos)
-        heads, mlps, attention_in, attention_scale, mlp_scale = [], [], [], [], []
         for block in model.blocks:
             attention_scale.append(block.norm_attention.scale(resid.detach()))
-            x = block.norm_attention(resid)
-            attention_in.append(x.detach())
-            z, _ = attend(block.attention, x, rotary, everywhere)
+            attention_in.append(block.norm_attention(resid))
+            z, pattern = attend(block.attention, attention_in[-1], rotary, everywhere)
             heads.append(z)
+            patterns.append(pattern)
             resid = resid + project_heads(block.attention, z)
             mlp_scale.append(block.norm_mlp.scale(resid.detach()))
-            mlps.append(block.mlp(block.norm_mlp(resid)))
+            mlp_in.append(block.norm_mlp(resid))
+            mlps.append(block.mlp(mlp_in[-1]))
             resid = resid + mlps[-1]
-        final = model.norm_final(resid[:, list(answers)])
-        metric = (final * direction).sum((-1, -2))
+        logits = model.logits(resid[:, list(answers)])
+        metric = _metric(logits, batch)
         found = torch.autograd.grad(metric.sum(), [embed, *heads, *mlps], materialize_grads=True)
-    n_layers = len(heads)
+    clean = Activations(embed, tuple(heads), tuple(patterns), tuple(mlp_in), tuple(mlps), {}, {}, {}, logits).map(
+        torch.Tensor.detach
+    )
+    clean = with_dictionaries(subject, clean)
+    n_layers = model.config.n_layers
     return Trace(
         layout=layout,
         clean=clean,
         counterfactual=counterfactual,
         unpaired=unpaired,
         gradients=Gradients(found[0], found[1 : 1 + n_layers], found[1 + n_layers :]),
-        attention_in=tuple(attention_in),
+        attention_in=tuple(x.detach() for x in attention_in),
         attention_scale=tuple(attention_scale),
         mlp_scale=tuple(mlp_scale),
         final_scale=model.norm_final.scale(resid.detach()),
@@ -117,6 +121,20 @@ def trace_prompts(subject: Subject, prompts: DonorPrompts) -> Trace:
         donor_metrics=(_metric(counterfactual.logits, batch), _metric(unpaired.logits, batch)),
         metric_direction=direction,
     )
+
+
+def with_dictionaries(subject: Subject, run: Activations) -> Activations:
+    """Split the MLP outputs of the layers that have a dictionary into features, error and skip path."""
+    features: dict[int, Tensor] = {}
+    errors: dict[int, Tensor] = {}
+    skips: dict[int, Tensor] = {}
+    for layer, dictionary in subject.dictionaries.items():
+        x = run.mlp_in[layer]
+        features[layer] = dictionary.encode(x)
+        errors[layer] = run.mlp_out[layer] - dictionary.decode(features[layer], x)
+        if dictionary.w_skip is not None:
+            skips[layer] = x @ dictionary.w_skip
+    return replace(run, features=features, errors=errors, skips=skips)
 
 
 def _metric(logits: Float[Tensor, "batch answer vocab"], batch: PromptBatch) -> Float[Tensor, " batch"]:
