@@ -36,7 +36,7 @@ from pathlib import Path
 from unit.pipeline import test_embedded as here
 with here.open_runtime(Path(sys.argv[1]), process=True) as runtime:
     print("ready", flush=True)
-    state = runtime.run(here.request(Path(sys.argv[1]), pause_seconds=0.1))
+    state = runtime.run(here.request(Path(sys.argv[1]), pause_seconds=0.06))
     print(state.outcome.status, flush=True)
 """
 
@@ -49,7 +49,7 @@ def open_runtime(root: Path, *, process: bool = False, store: Path | None = None
 def request(root: Path, pause_seconds: float = 0.0, name: str = "first", **config: Any) -> Request:
     local = {"journal": str(root.parent / "journal")}
     numbers = {**local, "seed": config.get("seed", 7), "steps": 13, "pause_seconds": pause_seconds}
-    total = {**local, "trouble": str(root.parent / "trouble")}
+    total = {**local, "trouble": str(root.parent / "trouble"), "pause_seconds": 5 * pause_seconds}
     plan = (PlanEntry("numbers", 1, numbers), PlanEntry("total", 1, total), PlanEntry("verdict", 2, local))
     return Request("me", name, plan)
 
@@ -140,14 +140,12 @@ def test_a_run_killed_in_the_middle_of_a_stage_goes_on_and_gives_the_same_bytes(
 
 
 def test_finished_stages_are_not_computed_again_after_kill_9(root: Path, driver: subprocess.Popen[str]) -> None:
-    wait_for(lambda: "numbers done" in journal(root))
+    wait_for(lambda: "total" in journal(root))
     driver.kill()
     driver.wait()
     state = run(root)
-    assert journal(root).count("numbers from 0") == 1
-    assert journal(root).count("numbers done") == 1
-    assert state.stages[0].status in {"done", "cached"}
-    assert state.outcome is not None
+    assert journal(root) == ["numbers from 0", "numbers done", "total", "total", "verdict"]
+    assert [stage.status for stage in state.stages] == ["cached", "done", "done"]
 
 
 def test_issuing_a_finished_command_again_computes_nothing(root: Path) -> None:
@@ -205,7 +203,7 @@ def test_a_full_disk_is_an_error_that_loses_nothing(
     assert blobs(root) == undisturbed[1]
 
 
-@pytest.mark.parametrize("allowed", range(0, 92, 7))
+@pytest.mark.parametrize("allowed", range(0, 92, 13))
 def test_wherever_the_disk_fills_up_the_next_try_gives_the_same_bytes(
     root: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: tuple[RunState, dict[str, str]], allowed: int
 ) -> None:

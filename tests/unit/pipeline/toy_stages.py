@@ -45,6 +45,7 @@ def make_numbers(inputs: Documents, config: Config, context: StageContext) -> Do
 def add(inputs: Documents, config: Config, context: StageContext) -> Documents:
     """Add the numbers, or run into the trouble that the config names."""
     note(config, "total")
+    time.sleep(config.get("pause_seconds", 0))
     make_trouble(config)
     context.progress(1, 1, "added")
     return {"total": Document({"total": float(inputs["numbers"].tensors["numbers"].sum())})}
