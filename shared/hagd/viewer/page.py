@@ -24,9 +24,11 @@ SCRIPTS: Final = (
     "charts.js",
     "inspector.js",
     "evidence.js",
+    "background.js",
     "main.js",
 )
 """In the order of their dependence; together they are one script."""
+STYLES: Final = ("theme.css", "page.css", "diagram.css", "reading.css", "screens.css")
 
 
 def render_html(view: RunView) -> str:
@@ -36,7 +38,7 @@ def render_html(view: RunView) -> str:
         InvalidInputError: the circuit contradicts itself, or a value is no JSON value.
         NonFiniteError: a number is NaN or infinite.
     """
-    script, style = _script(), asset("viewer.css")
+    script, style = _script(), "\n".join(map(asset, STYLES))
     return Template(asset("template.html")).substitute(
         csp=html.escape(content_security_policy(script, style)),
         title=html.escape(view.title),

@@ -132,15 +132,23 @@ class Camera {
   /** Role names under their columns, on two lines when one is too narrow. */
   drawColumns(width) {
     const columns = this.layout.columns.map(({ role, x, width: w }) => ({
-      role, middle: (x + w / 2 - this.x) * this.scale, room: w * this.scale,
+      role,
+      middle: (x + w / 2 - this.x) * this.scale,
+      room: w * this.scale,
     }));
     const letter = 6.3;
     const tight = columns.some(({ role, room }) => role.length * letter > room - 4);
-    const marks = columns.filter(({ middle }) => middle > 0 && middle < width).map(({ role, middle, room }, i) => {
-      const letters = Math.max(3, Math.floor((tight ? room * 2 - 6 : room - 4) / letter));
-      return svg("text", { x: middle, y: tight && i % 2 ? 30 : 15, "text-anchor": "middle", class: "role" },
-        shorten(role, letters), svg("title", {}, role));
-    });
+    const marks = columns
+      .filter(({ middle }) => middle > 0 && middle < width)
+      .map(({ role, middle, room }, i) => {
+        const letters = Math.max(3, Math.floor((tight ? room * 2 - 6 : room - 4) / letter));
+        return svg(
+          "text",
+          { x: middle, y: tight && i % 2 ? 30 : 15, "text-anchor": "middle", class: "role" },
+          shorten(role, letters),
+          svg("title", {}, role),
+        );
+      });
     this.columnRuler.replaceChildren(...marks);
   }
 }

@@ -16,8 +16,12 @@ class FamilyCurve {
     this.points = [...(run.verification.curve ?? [])].sort((a, b) => a.nodes - b.nodes);
     this.marker = svg("line", { class: "marker", y1: CURVE.top, y2: CURVE.height - CURVE.bottom });
     this.dots = svg("g");
-    this.root = svg("svg", { viewBox: `0 0 ${CURVE.width} ${CURVE.height}`, class: "chart", role: "img",
-      "aria-label": "Behavioural preservation and faithfulness against circuit size" });
+    this.root = svg("svg", {
+      viewBox: `0 0 ${CURVE.width} ${CURVE.height}`,
+      class: "chart",
+      role: "img",
+      "aria-label": "Behavioural preservation and faithfulness against circuit size",
+    });
     this.root.append(...this.axes(), ...this.lines(), this.marker, this.dots);
     this.root.addEventListener("click", (event) => {
       const box = this.root.getBoundingClientRect();
@@ -51,20 +55,35 @@ class FamilyCurve {
       marks.push(svg("text", { class: "tick", x, y: CURVE.height - 8, "text-anchor": "middle" }, Math.max(1, nodes)));
     }
     const chosen = this.x(this.run.size);
-    marks.push(svg("line", { class: "chosen", x1: chosen, x2: chosen, y1: CURVE.top, y2: CURVE.height - CURVE.bottom },
-      svg("title", {}, `chosen on D_select: ${this.run.size} nodes`)));
+    marks.push(
+      svg(
+        "line",
+        { class: "chosen", x1: chosen, x2: chosen, y1: CURVE.top, y2: CURVE.height - CURVE.bottom },
+        svg("title", {}, `chosen on D_select: ${this.run.size} nodes`),
+      ),
+    );
     return marks;
   }
 
   lines() {
-    const path = (name) => this.points.filter((p) => isNumber(p[name])).map((p, i) =>
-      `${i ? "L" : "M"}${this.x(p.nodes).toFixed(1)} ${this.y(p[name]).toFixed(1)}`).join("");
+    const path = (name) =>
+      this.points
+        .filter((p) => isNumber(p[name]))
+        .map((p, i) => `${i ? "L" : "M"}${this.x(p.nodes).toFixed(1)} ${this.y(p[name]).toFixed(1)}`)
+        .join("");
     const chance = this.run.verification.headline?.chance;
-    const lines = [svg("path", { class: "line faithfulness", d: path("faithfulness") }),
-      svg("path", { class: "line preservation", d: path("behavioural_preservation") })];
+    const lines = [
+      svg("path", { class: "line faithfulness", d: path("faithfulness") }),
+      svg("path", { class: "line preservation", d: path("behavioural_preservation") }),
+    ];
     if (isNumber(chance)) {
-      lines.unshift(svg("line", { class: "chance", x1: CURVE.left, x2: CURVE.width - CURVE.right,
-        y1: this.y(chance), y2: this.y(chance) }, svg("title", {}, `chance ${fixed(chance)}`)));
+      lines.unshift(
+        svg(
+          "line",
+          { class: "chance", x1: CURVE.left, x2: CURVE.width - CURVE.right, y1: this.y(chance), y2: this.y(chance) },
+          svg("title", {}, `chance ${fixed(chance)}`),
+        ),
+      );
     }
     return lines;
   }
@@ -86,7 +105,8 @@ class FamilyCurve {
     this.marker.setAttribute("x1", x);
     this.marker.setAttribute("x2", x);
     const reading = { bp: this.at(k, "behavioural_preservation"), f: this.at(k, "faithfulness") };
-    const dot = (entry, kind) => (entry ? [svg("circle", { class: `dot ${kind}`, cx: x, cy: this.y(entry.value), r: 4 })] : []);
+    const dot = (entry, kind) =>
+      entry ? [svg("circle", { class: `dot ${kind}`, cx: x, cy: this.y(entry.value), r: 4 })] : [];
     this.dots.replaceChildren(...dot(reading.f, "faithfulness"), ...dot(reading.bp, "preservation"));
     return reading;
   }
@@ -97,11 +117,17 @@ function forestPlot(rows, chance) {
   const [left, right, pitch, top, width] = [150, 560, 27, 8, 640];
   const height = top + rows.length * pitch + 26;
   const x = (share) => left + Math.min(1.05, Math.max(-0.05, share)) * (right - left);
-  const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "chart", role: "img",
-    "aria-label": "Behavioural preservation of the circuit and of its controls" });
+  const root = svg("svg", {
+    viewBox: `0 0 ${width} ${height}`,
+    class: "chart",
+    role: "img",
+    "aria-label": "Behavioural preservation of the circuit and of its controls",
+  });
   for (const share of [0, 0.25, 0.5, 0.75, 1]) {
-    root.append(svg("line", { class: "gridline", x1: x(share), x2: x(share), y1: top, y2: height - 24 }),
-      svg("text", { class: "tick", x: x(share), y: height - 8, "text-anchor": "middle" }, fixed(share, 2)));
+    root.append(
+      svg("line", { class: "gridline", x1: x(share), x2: x(share), y1: top, y2: height - 24 }),
+      svg("text", { class: "tick", x: x(share), y: height - 8, "text-anchor": "middle" }, fixed(share, 2)),
+    );
   }
   if (isNumber(chance)) {
     root.append(svg("line", { class: "chance", x1: x(chance), x2: x(chance), y1: top, y2: height - 24 }));
@@ -112,8 +138,10 @@ function forestPlot(rows, chance) {
     if (Array.isArray(row.ci) && row.ci.every(isNumber)) {
       root.append(svg("line", { class: `whisker ${row.kind}`, x1: x(row.ci[0]), x2: x(row.ci[1]), y1: y, y2: y }));
     }
-    root.append(svg("circle", { class: `dot ${row.kind}`, cx: x(row.value), cy: y, r: 5 }),
-      svg("text", { class: "row-value", x: right + 16, y: y + 4 }, fixed(row.value)));
+    root.append(
+      svg("circle", { class: `dot ${row.kind}`, cx: x(row.value), cy: y, r: 5 }),
+      svg("text", { class: "row-value", x: right + 16, y: y + 4 }, fixed(row.value)),
+    );
   });
   return root;
 }
@@ -122,8 +150,12 @@ function forestPlot(rows, chance) {
 function randomPlot(control, value) {
   const [width, height, base, left, right] = [460, 84, 58, 10, 450];
   const x = (share) => left + Math.min(1, Math.max(0, share)) * (right - left);
-  const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "chart", role: "img",
-    "aria-label": "Random circuits of the same size against the circuit" });
+  const root = svg("svg", {
+    viewBox: `0 0 ${width} ${height}`,
+    class: "chart",
+    role: "img",
+    "aria-label": "Random circuits of the same size against the circuit",
+  });
   root.append(svg("line", { class: "axis", x1: left, x2: right, y1: base, y2: base }));
   for (const share of [0, 0.5, 1]) {
     root.append(svg("text", { class: "tick", x: x(share), y: base + 16, "text-anchor": "middle" }, fixed(share, 1)));
@@ -135,17 +167,30 @@ function randomPlot(control, value) {
     const tallest = Math.max(...bins);
     bins.forEach((count, i) => {
       const h = (count / tallest) * 44;
-      if (count) root.append(svg("rect", { class: "bar", x: x(i / 44) + 0.5, y: base - h, width: (right - left) / 44 - 1, height: h }));
+      if (count)
+        root.append(
+          svg("rect", { class: "bar", x: x(i / 44) + 0.5, y: base - h, width: (right - left) / 44 - 1, height: h }),
+        );
     });
   } else if (isNumber(control.mean) && isNumber(control.q95)) {
-    root.append(svg("rect", { class: "bar", x: x(control.mean), y: base - 12, height: 8,
-      width: Math.max(1, x(control.q95) - x(control.mean)) }),
-    svg("circle", { class: "dot random", cx: x(control.mean), cy: base - 8, r: 5 }));
+    root.append(
+      svg("rect", {
+        class: "bar",
+        x: x(control.mean),
+        y: base - 12,
+        height: 8,
+        width: Math.max(1, x(control.q95) - x(control.mean)),
+      }),
+      svg("circle", { class: "dot random", cx: x(control.mean), cy: base - 8, r: 5 }),
+    );
   }
-  if (isNumber(control.q95)) root.append(svg("line", { class: "quantile", x1: x(control.q95), x2: x(control.q95), y1: 10, y2: base }));
+  if (isNumber(control.q95))
+    root.append(svg("line", { class: "quantile", x1: x(control.q95), x2: x(control.q95), y1: 10, y2: base }));
   if (isNumber(value)) {
-    root.append(svg("line", { class: "circuit-value", x1: x(value), x2: x(value), y1: 10, y2: base }),
-      svg("text", { class: "row-name strong", x: x(value) - 6, y: 17, "text-anchor": "end" }, "circuit"));
+    root.append(
+      svg("line", { class: "circuit-value", x1: x(value), x2: x(value), y1: 10, y2: base }),
+      svg("text", { class: "row-name strong", x: x(value) - 6, y: 17, "text-anchor": "end" }, "circuit"),
+    );
   }
   return root;
 }

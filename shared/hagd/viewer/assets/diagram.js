@@ -5,9 +5,23 @@ const OWN_EDGES = 40;
 
 class Diagram {
   constructor(run, state, actions) {
-    Object.assign(this, { run, state, actions, elements: new Map(), hovered: null, shown: [], places: new Map(), cursor: null });
+    Object.assign(this, {
+      run,
+      state,
+      actions,
+      elements: new Map(),
+      hovered: null,
+      shown: [],
+      places: new Map(),
+      cursor: null,
+    });
     this.graph = byId("graph");
-    this.layers = { bands: svg("g"), edges: svg("g", { class: "edges" }), own: svg("g", { class: "own" }), nodes: svg("g", { class: "nodes" }) };
+    this.layers = {
+      bands: svg("g"),
+      edges: svg("g", { class: "edges" }),
+      own: svg("g", { class: "own" }),
+      nodes: svg("g", { class: "nodes" }),
+    };
     this.graph.append(...Object.values(this.layers));
     this.camera = new Camera(this.graph, byId("layers"), byId("columns"), () => actions.hideTooltip());
     this.maxScore = Math.max(1e-12, ...run.nodes.map((n) => Math.abs(n.score)));
@@ -88,14 +102,25 @@ class Diagram {
   }
 
   create(node) {
-    const scale = node.kind === "feature" || node.kind === "head"
-      ? 0.8 + 0.28 * Math.sqrt(Math.abs(node.score) / this.maxScore) : 1;
+    const scale =
+      node.kind === "feature" || node.kind === "head"
+        ? 0.8 + 0.28 * Math.sqrt(Math.abs(node.score) / this.maxScore)
+        : 1;
     const label = glyphText(node);
-    const element = svg("g", { class: `node kind-${node.kind}`, role: "button", "data-id": node.id },
-      svg("g", { class: "body" },
-        svg("circle", { class: "ring", r: node.kind === "logit" ? 31 : 14.5 }), glyph(node.kind, scale),
-        label === null ? null : svg("text", { class: "inside", "text-anchor": "middle", "dominant-baseline": "central" }, label)),
-      svg("g", { class: "leaves" }));
+    const element = svg(
+      "g",
+      { class: `node kind-${node.kind}`, role: "button", "data-id": node.id },
+      svg(
+        "g",
+        { class: "body" },
+        svg("circle", { class: "ring", r: node.kind === "logit" ? 31 : 14.5 }),
+        glyph(node.kind, scale),
+        label === null
+          ? null
+          : svg("text", { class: "inside", "text-anchor": "middle", "dominant-baseline": "central" }, label),
+      ),
+      svg("g", { class: "leaves" }),
+    );
     element.addEventListener("click", (event) => this.activate(event, node));
     element.addEventListener("pointerenter", () => this.hover(node.id));
     element.addEventListener("pointerleave", () => this.hover(null));
@@ -114,8 +139,8 @@ class Diagram {
     element.classList.toggle("open", open);
     element.setAttribute("aria-hidden", ghost ? "true" : "false");
     const label = nodeLabel(node, this.run);
-    element.setAttribute("aria-label", `${nodeName(node)}${label ? ", " + label : ""}${isNumber(node.score) ? `, score ${signed(node.score)}` : ""}`
-      + (node.kind === "supernode" ? `, ${node.n_leaves} leaves` : ""));
+    const score = isNumber(node.score) ? `score ${signed(node.score)}` : "";
+    element.setAttribute("aria-label", [nodeName(node), label, score].filter(Boolean).join(", "));
     if (node.kind === "supernode") element.setAttribute("aria-expanded", String(open));
     element.style.setProperty("--fill", this.actions.colourOf(node));
     if (!ghost) this.shown.push({ id: node.id, x: place.x, y: place.y, element });
@@ -143,9 +168,18 @@ class Diagram {
 
   createLeaf(leaf) {
     const described = describeLeaf(leaf.id);
-    const element = svg("g", { class: "leaf", role: "button", "data-id": leaf.id, "aria-label": nodeName(described),
-      transform: `translate(${leaf.dx} ${leaf.dy})` },
-    svg("circle", { class: "ring", r: 7.4 }), svg("circle", { class: "shape", r: 4.8 }));
+    const element = svg(
+      "g",
+      {
+        class: "leaf",
+        role: "button",
+        "data-id": leaf.id,
+        "aria-label": nodeName(described),
+        transform: `translate(${leaf.dx} ${leaf.dy})`,
+      },
+      svg("circle", { class: "ring", r: 7.4 }),
+      svg("circle", { class: "shape", r: 4.8 }),
+    );
     const known = { ...described, score: null, rank: null };
     element.addEventListener("click", (event) => {
       event.stopPropagation();
@@ -178,8 +212,13 @@ class Diagram {
     if (!a || !b || !inside(source) || !inside(target)) return null;
     const width = Math.max(0.5, (5 * Math.abs(weight)) / this.strongest).toFixed(2);
     const claimed = i < this.run.n_edges ? "" : " unclaimed";
-    return svg("path", { class: `edge ${weight >= 0 ? "positive" : "negative"}${claimed}`, d: edgePath(a, b),
-      "stroke-width": width, "data-from": from.id, "data-to": to.id });
+    return svg("path", {
+      class: `edge ${weight >= 0 ? "positive" : "negative"}${claimed}`,
+      d: edgePath(a, b),
+      "stroke-width": width,
+      "data-from": from.id,
+      "data-to": to.id,
+    });
   }
 
   hover(id) {
@@ -209,7 +248,10 @@ class Diagram {
 
   /** Draw the strongest edges of one node, however many the slider shows; give the nodes at their other ends. */
   drawOwnEdges(focus) {
-    const paths = (this.incident.get(focus) ?? []).slice(0, OWN_EDGES).map((i) => this.edge(i)).filter(Boolean);
+    const paths = (this.incident.get(focus) ?? [])
+      .slice(0, OWN_EDGES)
+      .map((i) => this.edge(i))
+      .filter(Boolean);
     this.layers.own.replaceChildren(...paths);
     this.layers.edges.classList.toggle("quiet", paths.length > 0);
     return new Set(paths.flatMap((path) => [path.getAttribute("data-from"), path.getAttribute("data-to")]));

@@ -37,7 +37,12 @@ function isNumber(value) {
 
 /** A number with a true minus sign, or a dash when there is none. */
 function fixed(value, digits = 3) {
-  return isNumber(value) ? value.toFixed(digits).replace(/^-(0\.?0*)$/, "$1").replace("-", "−") : "–";
+  return isNumber(value)
+    ? value
+        .toFixed(digits)
+        .replace(/^-(0\.?0*)$/, "$1")
+        .replace("-", "−")
+    : "–";
 }
 
 function signed(value, digits = 3) {
@@ -83,11 +88,20 @@ function shorten(text, length) {
 
 function table(headings, rows, options = {}) {
   const head = headings.map((h) => el("th", { scope: "col", class: h.numeric ? "num" : null }, h.text ?? h));
-  const body = rows.map((cells) => el("tr", {}, cells.map((cell, i) =>
-    el("td", { class: headings[i].numeric ? "num" : null }, cell))));
-  return el("table", { class: options.class ?? null },
+  const body = rows.map((cells) =>
+    el(
+      "tr",
+      {},
+      cells.map((cell, i) => el("td", { class: headings[i].numeric ? "num" : null }, cell)),
+    ),
+  );
+  return el(
+    "table",
+    { class: options.class ?? null },
     options.caption ? el("caption", {}, options.caption) : null,
-    el("thead", {}, el("tr", {}, head)), el("tbody", {}, body));
+    el("thead", {}, el("tr", {}, head)),
+    el("tbody", {}, body),
+  );
 }
 
 function panel(title, ...children) {

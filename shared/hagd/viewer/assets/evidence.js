@@ -1,4 +1,4 @@
-/* The evidence as figures and tables: what the circuit does in the real model, against which controls, and how it was run. */
+/* The evidence as figures and tables: what the circuit does in the real model, and against which controls. */
 
 const SETTING_NAMES = { counterfactual: "counterfactual", unpaired: "unpaired resample", mean: "mean", zero: "zero" };
 
@@ -10,12 +10,22 @@ function figures(run) {
   const entries = [
     ["Behavioural preservation", fixed(v.headline?.behavioural_preservation), interval(v.headline?.ci95)],
     ["Chance", fixed(v.headline?.chance), "empty circuit, same donors"],
-    ["Matched random", fixed(matched?.mean), isNumber(matched?.p) ? `p ${probability(matched.p).replace(/^(?!<)/, "= ")}` : ""],
+    [
+      "Matched random",
+      fixed(matched?.mean),
+      isNumber(matched?.p) ? `p ${probability(matched.p).replace(/^(?!<)/, "= ")}` : "",
+    ],
     ["Faithfulness", fixed(v.headline?.faithfulness, 2), `KL ${fixed(v.headline?.kl_nats)} nats`],
-    ["Nodes", whole(n), isNumber(leaves) ? `${whole(leaves)} leaves, ${whole(v.circuit.description_length_bits)} bits` : ""],
+    [
+      "Nodes",
+      whole(n),
+      isNumber(leaves) ? `${whole(leaves)} leaves, ${whole(v.circuit.description_length_bits)} bits` : "",
+    ],
     ["Held-out prompts", whole(v.headline?.n), `${whole(run.evaluations)} evaluations spent`],
   ];
-  return entries.map(([name, value, note]) => el("div", {}, el("dt", {}, name), el("dd", {}, value), el("dd", { class: "hint" }, note)));
+  return entries.map(([name, value, note]) =>
+    el("div", {}, el("dt", {}, name), el("dd", {}, value), el("dd", { class: "hint" }, note)),
+  );
 }
 
 function forestRows(v) {
@@ -35,20 +45,60 @@ function measures(v) {
     return value === null ? NOT_MEASURED : `${signed(value, digits).replace("+", "")} ${interval(ci, digits)}`;
   };
   const rows = [
-    ["Faithfulness", describe(v.headline?.faithfulness), "metric recovered between the empty circuit (0) and the model (1)"],
-    ["KL divergence", isNumber(v.headline?.kl_nats) ? `${fixed(v.headline.kl_nats, 4)} nats` : NOT_MEASURED, "model against circuit, answer positions"],
-    ["Feature-mediated share", describe(v.feature_mediated_share), "part of faithfulness lost when the circuit's features are corrupted"],
+    [
+      "Faithfulness",
+      describe(v.headline?.faithfulness),
+      "metric recovered between the empty circuit (0) and the model (1)",
+    ],
+    [
+      "KL divergence",
+      isNumber(v.headline?.kl_nats) ? `${fixed(v.headline.kl_nats, 4)} nats` : NOT_MEASURED,
+      "model against circuit, answer positions",
+    ],
+    [
+      "Feature-mediated share",
+      describe(v.feature_mediated_share),
+      "part of faithfulness lost when the circuit's features are corrupted",
+    ],
     ["Error credit", describe(v.error_credit), "faithfulness gained when dictionary errors are kept live"],
-    ["Necessity excess", describe(v.necessity_excess), "damage of removing the circuit, beyond removing random circuits"],
-    ["Equivalence (TOST)", isNumber(v.tost_p) ? `p ${probability(v.tost_p)}` : NOT_MEASURED, "faithfulness within 0.1 of the model's"],
+    [
+      "Necessity excess",
+      describe(v.necessity_excess),
+      "damage of removing the circuit, beyond removing random circuits",
+    ],
+    [
+      "Equivalence (TOST)",
+      isNumber(v.tost_p) ? `p ${probability(v.tost_p)}` : NOT_MEASURED,
+      "faithfulness within 0.1 of the model's",
+    ],
   ];
-  const known = new Set(["verdict", "scope", "model", "circuit", "headline", "edges_only", "curve", "negative_controls",
-    "random_control", "settings", "feature_mediated_share", "error_credit", "necessity_excess", "tost_p", "command"]);
+  const known = new Set([
+    "verdict",
+    "scope",
+    "model",
+    "circuit",
+    "headline",
+    "edges_only",
+    "curve",
+    "negative_controls",
+    "random_control",
+    "settings",
+    "feature_mediated_share",
+    "error_credit",
+    "necessity_excess",
+    "tost_p",
+    "command",
+  ]);
   for (const [name, value] of Object.entries(v)) {
     if (!known.has(name) && estimate(value).value !== null) rows.push([name.replaceAll("_", " "), describe(value), ""]);
   }
-  return el("dl", { class: "measures" }, rows.map(([name, value, note]) =>
-    el("div", {}, el("dt", {}, name), el("dd", {}, value), el("dd", { class: "hint" }, note))));
+  return el(
+    "dl",
+    { class: "measures" },
+    rows.map(([name, value, note]) =>
+      el("div", {}, el("dt", {}, name), el("dd", {}, value), el("dd", { class: "hint" }, note)),
+    ),
+  );
 }
 
 function settingsTable(settings) {
@@ -59,18 +109,34 @@ function settingsTable(settings) {
     return el("span", { class: value === lowest ? "with-bar lowest" : "with-bar" }, filled, fixed(value));
   };
   const numeric = (text) => ({ text, numeric: true });
-  return table(["Ablation", "Errors", "Attention", numeric("Preservation"), numeric("Faithfulness"), numeric("KL (nats)")],
-    settings.map((s) => [SETTING_NAMES[s.ablation] ?? s.ablation, s.errors, s.attention,
-      bar(s.behavioural_preservation), fixed(s.faithfulness, 2), fixed(s.kl_nats)]),
-    { caption: "Every setting, the smallest preservation in bold." });
+  return table(
+    ["Ablation", "Errors", "Attention", numeric("Preservation"), numeric("Faithfulness"), numeric("KL (nats)")],
+    settings.map((s) => [
+      SETTING_NAMES[s.ablation] ?? s.ablation,
+      s.errors,
+      s.attention,
+      bar(s.behavioural_preservation),
+      fixed(s.faithfulness, 2),
+      fixed(s.kl_nats),
+    ]),
+    { caption: "Every setting, the smallest preservation in bold." },
+  );
 }
 
 function evidencePanels(run) {
   const v = run.verification;
   const rows = forestRows(v);
-  const parts = [panel("Preservation beside its controls",
-    rows.length ? forestPlot(rows, v.headline?.chance) : el("p", { class: "hint" }, "Not measured yet."),
-    el("p", { class: "hint" }, "Whiskers: 95% interval of the circuit; mean to 95% quantile of random circuits. Dashed: chance."))];
+  const parts = [
+    panel(
+      "Preservation beside its controls",
+      rows.length ? forestPlot(rows, v.headline?.chance) : el("p", { class: "hint" }, "Not measured yet."),
+      el(
+        "p",
+        { class: "hint" },
+        "Whiskers: 95% interval of the circuit; mean to 95% quantile of random circuits. Dashed: chance.",
+      ),
+    ),
+  ];
   parts.push(panel("Measures", measures(v)));
   if (v.settings?.length) {
     const settings = panel("Settings", el("div", { class: "scroll" }, settingsTable(v.settings)));
@@ -82,77 +148,58 @@ function evidencePanels(run) {
 
 function randomPanel(title, note, control, value) {
   if (!control) return null;
-  return panel(title, el("p", { class: "hint" }, note), randomPlot(control, value),
-    el("dl", { class: "facts" }, [["Mean", fixed(control.mean)], ["95% quantile", fixed(control.q95)], ["p", probability(control.p)],
-      ...(isNumber(control.draws) ? [["Draws", whole(control.draws)]] : [])]
-      .map(([name, text]) => el("div", {}, el("dt", {}, name), el("dd", {}, text)))));
+  return panel(
+    title,
+    el("p", { class: "hint" }, note),
+    randomPlot(control, value),
+    el(
+      "dl",
+      { class: "facts" },
+      [
+        ["Mean", fixed(control.mean)],
+        ["95% quantile", fixed(control.q95)],
+        ["p", probability(control.p)],
+        ...(isNumber(control.draws) ? [["Draws", whole(control.draws)]] : []),
+      ].map(([name, text]) => el("div", {}, el("dt", {}, name), el("dd", {}, text))),
+    ),
+  );
 }
 
 function controlPanels(run) {
   const v = run.verification;
   const value = v.headline?.behavioural_preservation;
   const parts = [
-    randomPanel("Matched random circuits", "Same tokens and heads, same count per kind, layer and role. This null decides.", v.random_control?.matched, value),
-    randomPanel("Uniform random circuits", "Same number of nodes, drawn from everything.", v.random_control?.uniform, value),
+    randomPanel(
+      "Matched random circuits",
+      "Same tokens and heads, same count per kind, layer and role. This null decides.",
+      v.random_control?.matched,
+      value,
+    ),
+    randomPanel(
+      "Uniform random circuits",
+      "Same number of nodes, drawn from everything.",
+      v.random_control?.uniform,
+      value,
+    ),
   ];
   if (v.negative_controls?.length) {
     const rows = v.negative_controls.map((c) => {
       const agrees = c.verdict === c.expected;
-      return [c.name, c.expected, c.verdict, el("span", { class: agrees ? "tick-yes" : "tick-no" }, agrees ? "✓ as expected" : "✗ differs")];
+      return [
+        c.name,
+        c.expected,
+        c.verdict,
+        el("span", { class: agrees ? "tick-yes" : "tick-no" }, agrees ? "✓ as expected" : "✗ differs"),
+      ];
     });
-    parts.push(panel("Negative controls", el("p", { class: "hint" }, "The same procedure where the right answer is known."),
-      table(["Control", "Expected", "Verdict", "Outcome"], rows)));
+    parts.push(
+      panel(
+        "Negative controls",
+        el("p", { class: "hint" }, "The same procedure where the right answer is known."),
+        table(["Control", "Expected", "Verdict", "Outcome"], rows),
+      ),
+    );
   }
   const present = parts.filter(Boolean);
   return present.length ? present : [el("p", { class: "hint" }, "No controls have been run yet.")];
-}
-
-function hierarchyPanels(run) {
-  const tree = run.hierarchy;
-  if (!tree) return [el("p", { class: "hint" }, "This run has no hierarchy.")];
-  const largest = Math.max(1, ...tree.levels.map((level) => level.n_groups));
-  const numeric = (text) => ({ text, numeric: true });
-  const rows = tree.levels.map((level, i) => {
-    const bar = el("span", { class: "level-bar" });
-    bar.style.width = `${(100 * Math.log1p(level.n_groups)) / Math.log1p(largest)}%`;
-    return [i, el("span", { class: "level-track" }, bar), whole(level.n_groups), whole(level.largest),
-      fixed(level.normalised_cut), fixed(level.intra_weight), fixed(level.cyclic_weight), level.residual?.toExponential(1) ?? "–"];
-  });
-  const levels = panel("Execution tree", el("p", { class: "hint" },
-    `Groups of at most ${tree.branching} inside one block of kind, layer and role, so every level is acyclic. Bars are on a log scale.`),
-  el("div", { class: "scroll" }, table([numeric("Level"), "", numeric("Groups"), numeric("Largest"), numeric("Cut"),
-    numeric("Weight inside"), numeric("Weight in cycles"), numeric("Residual")], rows)));
-  levels.classList.add("wide");
-  const kinds = Object.entries(run.verification.circuit?.by_kind ?? {});
-  const parts = [levels];
-  if (kinds.length) {
-    parts.push(panel("Frontier of the circuit", table(["Kind", numeric("Nodes")],
-      kinds.map(([kind, count]) => [KIND_PLURALS[kind] ?? kind, whole(count)]))));
-  }
-  const module = tree.module_report;
-  if (module) {
-    parts.push(panel("Module view", el("p", { class: "hint" }, "Unconstrained clusters, as labels for readers; choose Colour: module above."),
-      el("dl", { class: "facts" }, [["Modules", whole(module.n_groups)], ["Largest", whole(module.largest)],
-        ["Weight inside", fixed(module.intra_weight)], ["Weight in cycles", fixed(module.cyclic_weight)]]
-        .map(([name, text]) => el("div", {}, el("dt", {}, name), el("dd", {}, text))))));
-  }
-  return parts;
-}
-
-function flatten(value, prefix = "") {
-  if (value === null || typeof value !== "object") return [[prefix, value]];
-  return Object.entries(value).flatMap(([name, inner]) => flatten(inner, prefix ? `${prefix} · ${name}` : name));
-}
-
-function provenanceBody(run) {
-  const v = run.verification;
-  const facts = flatten({ ...(v.model ? { model: v.model } : {}), seed: v.headline?.seed, ...run.provenance })
-    .filter(([name, value]) => name !== "command" && value !== null && value !== undefined);
-  const command = run.provenance.command ?? v.command;
-  const copy = el("button", { type: "button", class: "quiet", click: () => {
-    navigator.clipboard?.writeText(command).then(() => { copy.textContent = "Copied"; }, () => { copy.textContent = "Select and copy"; });
-  } }, "Copy");
-  return [command ? el("div", { class: "command" }, el("pre", {}, el("code", {}, command)), copy) : null,
-    el("dl", { class: "provenance" }, facts.map(([name, value]) =>
-      el("div", {}, el("dt", {}, name.replaceAll("_", " ")), el("dd", {}, el("bdi", {}, String(value))))))].filter(Boolean);
 }

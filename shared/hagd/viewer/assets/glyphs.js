@@ -1,12 +1,24 @@
-/* The shape of each kind of node and the words used for it. Shape tells the kind, so colour is free for other things. */
+/* The shape of each kind of node and the words for it. Shape tells the kind, so that colour is free. */
 
 const KIND_NAMES = {
-  token: "Token", head: "Attention head", feature: "Feature", supernode: "Supernode", mlp: "MLP block",
-  error: "Error", skip: "Skip path", logit: "Logit",
+  token: "Token",
+  head: "Attention head",
+  feature: "Feature",
+  supernode: "Supernode",
+  mlp: "MLP block",
+  error: "Error",
+  skip: "Skip path",
+  logit: "Logit",
 };
 const KIND_PLURALS = {
-  token: "tokens", head: "heads", feature: "features", supernode: "supernodes", mlp: "MLP blocks",
-  error: "errors", skip: "skip paths", logit: "logits",
+  token: "tokens",
+  head: "heads",
+  feature: "features",
+  supernode: "supernodes",
+  mlp: "MLP blocks",
+  error: "errors",
+  skip: "skip paths",
+  logit: "logits",
 };
 
 function glyph(kind, scale = 1) {
@@ -15,7 +27,9 @@ function glyph(kind, scale = 1) {
     case "token":
       return [svg("rect", { class: shape, x: -13, y: -7, width: 26, height: 14, rx: 7 })];
     case "head":
-      return [svg("rect", { class: shape, x: -8 * scale, y: -8 * scale, width: 16 * scale, height: 16 * scale, rx: 3.5 })];
+      return [
+        svg("rect", { class: shape, x: -8 * scale, y: -8 * scale, width: 16 * scale, height: 16 * scale, rx: 3.5 }),
+      ];
     case "mlp":
       return [
         svg("rect", { class: shape, x: -12, y: -7.5, width: 24, height: 15, rx: 2 }),
@@ -44,7 +58,8 @@ function glyphText(node) {
 function nodeName(node) {
   const where = node.layer >= 0 && node.kind !== "logit" ? ` ${node.layer}` : "";
   const number = node.kind === "head" || node.kind === "feature" ? `.${node.index}` : "";
-  return `${KIND_NAMES[node.kind] ?? node.kind}${where}${number} @ ${node.role}`;
+  const leaves = node.kind === "supernode" ? `, ${node.n_leaves} leaves` : "";
+  return `${KIND_NAMES[node.kind] ?? node.kind}${where}${number} @ ${node.role}${leaves}`;
 }
 
 function nodeLabel(node, run) {

@@ -6,8 +6,14 @@ const LEAF_PITCH = 15;
 const MAX_LEAVES_DRAWN = 240;
 const LARGEST_SCALE = 1.5;
 const SIZES = {
-  token: [32, 22], head: [21, 21], feature: [20, 20], supernode: [29, 28], mlp: [28, 21],
-  error: [20, 20], skip: [20, 20], logit: [62, 28],
+  token: [32, 22],
+  head: [21, 21],
+  feature: [20, 20],
+  supernode: [29, 28],
+  mlp: [28, 21],
+  error: [20, 20],
+  skip: [20, 20],
+  logit: [62, 28],
 };
 const KIND_ORDER = ["token", "head", "mlp", "supernode", "feature", "error", "skip", "logit"];
 
@@ -87,8 +93,10 @@ function cellsOf(nodes) {
     if (!cells.has(key)) cells.set(key, []);
     cells.get(key).push(node);
   }
-  const order = (a, b) => KIND_ORDER.indexOf(a.kind) - KIND_ORDER.indexOf(b.kind)
-    || (a.kind === "head" ? a.index - b.index : (a.module ?? 1e9) - (b.module ?? 1e9)) || a.rank - b.rank;
+  const order = (a, b) =>
+    KIND_ORDER.indexOf(a.kind) - KIND_ORDER.indexOf(b.kind) ||
+    (a.kind === "head" ? a.index - b.index : (a.module ?? 1e9) - (b.module ?? 1e9)) ||
+    a.rank - b.rank;
   for (const list of cells.values()) list.sort(order);
   return cells;
 }
@@ -127,7 +135,10 @@ function place(grid, expanded, space, scale) {
   for (const row of rows) {
     for (const column of columns) {
       for (const item of grid.packed.get(`${row.key}|${column.role}`)?.items ?? []) {
-        const centre = { x: column.x + column.width / 2 + item.dx * spreadX, y: row.y + row.height / 2 + item.dy * spreadY };
+        const centre = {
+          x: column.x + column.width / 2 + item.dx * spreadX,
+          y: row.y + row.height / 2 + item.dy * spreadY,
+        };
         places.set(item.node.id, placeItem(item, centre, expanded));
       }
     }
@@ -153,6 +164,8 @@ function edgePath(from, to) {
   const y1 = to.y + to.height / 2;
   const rise = Math.max(12, (y0 - y1) * 0.45);
   const bow = Math.abs(from.x - to.x) < 12 && y0 - y1 > 60 ? 10 + (y0 - y1) * 0.05 : 0;
-  return `M${from.x.toFixed(1)} ${y0.toFixed(1)}C${(from.x + bow).toFixed(1)} ${(y0 - rise).toFixed(1)} `
-    + `${(to.x + bow).toFixed(1)} ${(y1 + rise).toFixed(1)} ${to.x.toFixed(1)} ${y1.toFixed(1)}`;
+  return (
+    `M${from.x.toFixed(1)} ${y0.toFixed(1)}C${(from.x + bow).toFixed(1)} ${(y0 - rise).toFixed(1)} ` +
+    `${(to.x + bow).toFixed(1)} ${(y1 + rise).toFixed(1)} ${to.x.toFixed(1)} ${y1.toFixed(1)}`
+  );
 }

@@ -19,8 +19,15 @@ class Report {
   constructor(run) {
     this.run = run;
     Object.assign(this, indexRun(run));
-    this.state = { k: run.size, edges: this.openingEdges(), hidden: new Set(), expanded: new Set(),
-      selected: null, colour: "kind", matches: null };
+    this.state = {
+      k: run.size,
+      edges: this.openingEdges(),
+      hidden: new Set(),
+      expanded: new Set(),
+      selected: null,
+      colour: "kind",
+      matches: null,
+    };
     this.inspector = new Inspector(run, this.actions());
     this.diagram = new Diagram(run, this.state, this.actions());
     this.curve = new FamilyCurve(run, (k) => this.resize(k));
@@ -37,12 +44,14 @@ class Report {
       select: (id, reveal) => this.select(id, reveal),
       toggle: (id) => this.toggle(id),
       find: (id) => this.nodes.get(id) ?? null,
-      owner: (id) => (id === null ? null : this.owners.get(id) ?? null),
+      owner: (id) => (id === null ? null : (this.owners.get(id) ?? null)),
       endpoint: (index) => this.run.nodes[index] ?? this.run.logits[index - this.run.nodes.length],
       indexOf: (node) => (node.rank === null ? this.run.nodes.length + this.run.logits.indexOf(node) : node.rank),
       colourOf: (node) => this.colourOf(node),
       tooltip: (node, element, pointer) => this.tooltip(node, element, pointer),
-      hideTooltip: () => { byId("tooltip").hidden = true; },
+      hideTooltip: () => {
+        byId("tooltip").hidden = true;
+      },
     };
   }
 
@@ -84,14 +93,18 @@ class Report {
     edges.addEventListener("input", () => this.showEdges(Number(edges.value)));
     this.showEdges(state.edges);
     const colour = byId("colour");
-    const modes = run.nodes.some((n) => n.module !== null) ? ["kind", "score", "layer", "module"] : ["kind", "score", "layer"];
+    const modes = run.nodes.some((n) => n.module !== null)
+      ? ["kind", "score", "layer", "module"]
+      : ["kind", "score", "layer"];
     colour.append(...modes.map((mode) => el("option", { value: mode }, mode)));
     colour.addEventListener("change", () => {
       state.colour = colour.value;
       this.diagram.draw();
     });
     byId("search").addEventListener("input", () => this.search());
-    byId("search").addEventListener("keydown", (event) => { if (event.key === "Enter") this.nextMatch(); });
+    byId("search").addEventListener("keydown", (event) => {
+      if (event.key === "Enter") this.nextMatch();
+    });
     byId("zoom-in").addEventListener("click", () => this.diagram.camera.zoom(1.4));
     byId("zoom-out").addEventListener("click", () => this.diagram.camera.zoom(1 / 1.4));
     byId("zoom-fit").addEventListener("click", () => this.diagram.camera.fit(this.diagram.layout));
@@ -110,7 +123,9 @@ class Report {
     const button = byId("theme");
     const system = window.matchMedia("(prefers-color-scheme: dark)");
     const dark = () => (document.documentElement.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark";
-    const name = () => { button.textContent = dark() ? "Light" : "Dark"; };
+    const name = () => {
+      button.textContent = dark() ? "Light" : "Dark";
+    };
     button.addEventListener("click", () => {
       document.documentElement.dataset.theme = dark() ? "light" : "dark";
       name();
@@ -133,22 +148,46 @@ class Report {
   }
 
   kindChip(kind) {
-    const icon = svg("svg", { viewBox: "-15 -13 30 26", class: `icon kind-${kind}`, "aria-hidden": "true" }, glyph(kind));
+    const icon = svg(
+      "svg",
+      { viewBox: "-15 -13 30 26", class: `icon kind-${kind}`, "aria-hidden": "true" },
+      glyph(kind),
+    );
     const count = el("span", { class: "hint", "data-kind": kind });
-    const chip = el("button", { type: "button", class: "chip", "aria-pressed": "true", "data-kind": kind, click: () => {
-      const hide = !this.state.hidden.has(kind);
-      if (hide) this.state.hidden.add(kind);
-      else this.state.hidden.delete(kind);
-      chip.setAttribute("aria-pressed", String(!hide));
-      this.diagram.relayout(true);
-    } }, icon, KIND_PLURALS[kind], count);
+    const chip = el(
+      "button",
+      {
+        type: "button",
+        class: "chip",
+        "aria-pressed": "true",
+        "data-kind": kind,
+        click: () => {
+          const hide = !this.state.hidden.has(kind);
+          if (hide) this.state.hidden.add(kind);
+          else this.state.hidden.delete(kind);
+          chip.setAttribute("aria-pressed", String(!hide));
+          this.diagram.relayout(true);
+        },
+      },
+      icon,
+      KIND_PLURALS[kind],
+      count,
+    );
     return chip;
   }
 
   signs() {
-    const sample = (sign, text) => el("span", { class: "sign" },
-      svg("svg", { viewBox: "0 0 22 10", class: "icon-line", "aria-hidden": "true" },
-        svg("path", { class: `edge ${sign}`, d: "M1 5H21", "stroke-width": 3 })), text);
+    const sample = (sign, text) =>
+      el(
+        "span",
+        { class: "sign" },
+        svg(
+          "svg",
+          { viewBox: "0 0 22 10", class: "icon-line", "aria-hidden": "true" },
+          svg("path", { class: `edge ${sign}`, d: "M1 5H21", "stroke-width": 3 }),
+        ),
+        text,
+      );
     return [sample("positive", "positive"), sample("negative", "negative")];
   }
 
@@ -164,8 +203,10 @@ class Report {
     byId("size-reading").replaceChildren(
       el("span", { class: "key preservation" }, `preservation ${bp ? about + fixed(bp.value) : "–"}`),
       el("span", { class: "key faithfulness" }, `faithfulness ${f ? about + fixed(f.value, 2) : "–"}`),
-      this.state.k === run.size ? el("span", { class: "hint" }, "chosen size")
-        : el("button", { type: "button", class: "link", click: () => this.resize(run.size) }, `chosen: ${run.size}`));
+      this.state.k === run.size
+        ? el("span", { class: "hint" }, "chosen size")
+        : el("button", { type: "button", class: "link", click: () => this.resize(run.size) }, `chosen: ${run.size}`),
+    );
     this.counts();
     if (!this.diagram.layout) return;
     if (Math.max(this.state.k, run.size) !== before) this.diagram.relayout(true);
@@ -183,16 +224,24 @@ class Report {
   note() {
     const { run, state } = this;
     const left = run.edges_left_out ? ` ${whole(run.edges_left_out)} weaker edges are not in this file.` : "";
-    const beyond = state.k < run.size ? ` Pale nodes join at larger sizes.`
-      : state.k > run.size ? ` Edges are known among the first ${run.size} nodes.` : "";
-    return "Information flows upwards. Drag to move, Ctrl + scroll or + and − to zoom, arrow keys to walk." + beyond + left;
+    const beyond =
+      state.k < run.size
+        ? ` Pale nodes join at larger sizes.`
+        : state.k > run.size
+          ? ` Edges are known among the first ${run.size} nodes.`
+          : "";
+    return (
+      "Information flows upwards. Drag to move, Ctrl + scroll or + and − to zoom, arrow keys to walk." + beyond + left
+    );
   }
 
   showEdges(count) {
     this.state.edges = count;
     const claimed = Math.min(this.run.n_edges, this.run.edges.length);
-    byId("edges-shown").textContent = count <= claimed ? `${whole(count)} of ${whole(claimed)} claimed`
-      : `${whole(claimed)} claimed + ${whole(count - claimed)} more`;
+    byId("edges-shown").textContent =
+      count <= claimed
+        ? `${whole(count)} of ${whole(claimed)} claimed`
+        : `${whole(claimed)} claimed + ${whole(count - claimed)} more`;
     if (!this.diagram.layout) return;
     this.diagram.drawEdges();
     this.diagram.emphasise();
@@ -204,7 +253,7 @@ class Report {
   }
 
   select(id, reveal = false) {
-    const owner = id === null ? null : this.owners.get(id) ?? null;
+    const owner = id === null ? null : (this.owners.get(id) ?? null);
     if (owner !== null && reveal) this.uncover(this.nodes.get(owner), id);
     this.state.selected = id;
     this.inspector.show(id);
@@ -221,9 +270,21 @@ class Report {
 
   search() {
     const query = byId("search").value.trim().toLowerCase();
-    const holds = (node) => [node.id, node.kind, nodeName(node), nodeLabel(node, this.run), ...node.leaves,
-      ...node.leaves.map((leaf) => this.run.cards[leaf]?.label ?? "")].some((text) => String(text).toLowerCase().includes(query));
-    const found = query ? this.run.nodes.slice(0, this.state.k).filter(holds).map((n) => n.id) : null;
+    const holds = (node) =>
+      [
+        node.id,
+        node.kind,
+        nodeName(node),
+        nodeLabel(node, this.run),
+        ...node.leaves,
+        ...node.leaves.map((leaf) => this.run.cards[leaf]?.label ?? ""),
+      ].some((text) => String(text).toLowerCase().includes(query));
+    const found = query
+      ? this.run.nodes
+          .slice(0, this.state.k)
+          .filter(holds)
+          .map((n) => n.id)
+      : null;
     this.state.matches = found && new Set(found);
     this.matchAt = -1;
     byId("matches").textContent = found ? `${found.length} found` : "";
@@ -245,7 +306,8 @@ class Report {
     switch (this.state.colour) {
       case "score": {
         const share = Math.round(100 * Math.sqrt(Math.abs(node.score) / this.diagram.maxScore));
-        return `color-mix(in oklab, var(--${node.score >= 0 ? "positive" : "negative"}) ${share}%, var(--neutral-node))`;
+        const sign = node.score >= 0 ? "positive" : "negative";
+        return `color-mix(in oklab, var(--${sign}) ${share}%, var(--neutral-node))`;
       }
       case "layer": {
         const share = Math.round((100 * Math.max(0, node.layer)) / Math.max(1, this.run.n_layers - 1));
@@ -262,14 +324,24 @@ class Report {
     const tip = byId("tooltip");
     if (!pointer && !element.matches(":focus-visible")) return;
     const label = this.run.cards[node.id]?.label;
-    const facts = [isNumber(node.rank) ? `rank ${node.rank + 1}` : null, isNumber(node.score) ? `score ${signed(node.score)}` : null,
-      node.n_leaves > 1 ? `${whole(node.n_leaves)} leaves` : null].filter(Boolean).join(" · ");
-    tip.replaceChildren(el("strong", {}, el("bdi", {}, nodeName(node))), label ? el("bdi", {}, shorten(label, 60)) : "",
-      facts ? el("span", { class: "hint" }, facts) : "");
+    const facts = [
+      isNumber(node.rank) ? `rank ${node.rank + 1}` : null,
+      isNumber(node.score) ? `score ${signed(node.score)}` : null,
+      node.n_leaves > 1 ? `${whole(node.n_leaves)} leaves` : null,
+    ]
+      .filter(Boolean)
+      .join(" · ");
+    tip.replaceChildren(
+      el("strong", {}, el("bdi", {}, nodeName(node))),
+      label ? el("bdi", {}, shorten(label, 60)) : "",
+      facts ? el("span", { class: "hint" }, facts) : "",
+    );
     tip.hidden = false;
     const box = element.getBoundingClientRect();
     const top = box.top - tip.offsetHeight - 8;
-    tip.style.left = `${Math.max(8, Math.min(window.innerWidth - tip.offsetWidth - 8, box.left + box.width / 2 - tip.offsetWidth / 2))}px`;
+    const rightmost = window.innerWidth - tip.offsetWidth - 8;
+    const left = box.left + box.width / 2 - tip.offsetWidth / 2;
+    tip.style.left = `${Math.max(8, Math.min(rightmost, left))}px`;
     tip.style.top = `${top > 8 ? top : box.bottom + 8}px`;
   }
 }
