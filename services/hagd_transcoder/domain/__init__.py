@@ -1,0 +1,1 @@
+"""Pure mathematics of the first stage: base models and dictionaries."""
