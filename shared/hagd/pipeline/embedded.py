@@ -6,7 +6,6 @@ that have a whole manifest are passed over, the others are computed, and equal w
 
 import threading
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -186,18 +185,3 @@ class EmbeddedRuntime:
             self._report,
             self.stop,
         )
-
-
-def read_run(root: Path) -> tuple[RunFolder, RunState]:
-    """Give the newest run of a folder without working in it; a started stage is `running` only while somebody works.
-
-    Raises:
-        NotARunError: the folder holds no run.
-    """
-    folder = RunFolder.open(root)
-    runs = folder.open_runs(create=False)
-    state = runs.get(runs.list()[-1])
-    if state.outcome is None and not folder.is_active():
-        waiting = [replace(stage, status="pending") if stage.status == "running" else stage for stage in state.stages]
-        state = replace(state, stages=tuple(waiting))
-    return folder, state

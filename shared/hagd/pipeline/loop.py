@@ -68,6 +68,7 @@ class StageLoop:
     stop: threading.Event = field(default_factory=threading.Event)
     """Set from outside to stop the task at hand and leave its request for later."""
     _reported_at: float = field(default=-math.inf, init=False)
+    _last_death: str = field(default="", init=False)
 
     def run(self) -> None:
         """Work until `stop` is set; an outage of log or store is waited out."""
@@ -154,12 +155,13 @@ class StageLoop:
         envelope = delivery.envelope
         if lease.attempts >= MAX_WORKER_DEATHS:
             self.leases.forgive(lease)
-            text = f"stage {self.spec.id!r} lost its worker {lease.attempts} times"
+            text = f"stage {self.spec.id!r} lost its worker {lease.attempts} times{self._last_death}"
             self._fail(delivery, Failure("worker-killer", text, "likely a lack of memory: choose smaller settings"))
             return
         self.runs.start_stage(
             envelope.run_id, envelope.generation, envelope.stage_index, StageState(self.spec.id, "running", key)
         )
+        self._report(delivery, 0.0, 0.0, "starting")
         keeper = LeaseKeeper(
             self.leases,
             lease,
@@ -172,6 +174,7 @@ class StageLoop:
                 manifest = self._finished(key) or self._compute(delivery, key, lease.epoch, keeper)
         except WorkerDiedError as error:
             self.leases.release(keeper.lease, worker_died=True)
+            self._last_death = f"; at last {error.message}"
             self._report(delivery, 0.0, 0.0, f"{error.message}; trying again")
             self.log.release(delivery, 1.0)
         except HagdError as error:

@@ -1,6 +1,7 @@
 """Finding stages by entry point, and checking a plan against them before anything starts."""
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final
@@ -12,29 +13,41 @@ from hagd.pipeline.contract import Config, StageSpec
 from hagd.pipeline.request import PlanEntry, Request
 
 GROUP: Final = "hagd.stages"
+_LOG: Final = logging.getLogger(__name__)
 
 
 def discover_stages() -> dict[str, StageSpec]:
-    """Load every installed stage, sorted by id; none of them loads torch."""
-    return {spec.id: spec for spec in sorted(map(_load, entry_points(group=GROUP)), key=lambda spec: spec.id)}
+    """Load every installed stage by its id; none of them loads torch.
+
+    One that cannot be loaded is passed over with a warning, because the others can still work; who asks for it by
+    name learns the reason from `find_stage`.
+    """
+    found: dict[str, StageSpec] = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        try:
+            spec = _load(point)
+        except HagdError as error:
+            _LOG.warning("%s", error.message)
+        else:
+            found[spec.id] = spec
+    return found
 
 
 def find_stage(stage_id: str, stages: Mapping[str, StageSpec] | None = None) -> StageSpec:
-    """Give one stage by its id; of the installed ones, only that one is loaded.
+    """Give one stage by its id, from `stages` or else from the installed ones, of which only that one is loaded.
 
     Raises:
         UnknownNameError: there is none; the message lists the known ones.
+        HagdError: it is installed and cannot be loaded.
     """
-    if stages is not None:
-        known, spec = sorted(stages), stages.get(stage_id)
-    else:
-        points = {point.name: point for point in entry_points(group=GROUP)}
-        known, spec = sorted(points), _load(points[stage_id]) if stage_id in points else None
-    if spec is None:
-        raise UnknownNameError(
-            f"no stage is called {stage_id!r}", f"known stages: {', '.join(known) or 'none'}; is its package installed?"
-        )
-    return spec
+    if stages is not None and stage_id in stages:
+        return stages[stage_id]
+    points = {point.name: point for point in entry_points(group=GROUP)}
+    spec = _load(points[stage_id]) if stage_id in points else None
+    if spec is not None and stages is None:
+        return spec
+    known = ", ".join(sorted(points if stages is None else stages)) or "none"
+    raise UnknownNameError(f"no stage is called {stage_id!r}", f"known stages: {known}; is its package installed?")
 
 
 def plan_entry(stage_id: str, config: Config, stages: Mapping[str, StageSpec] | None = None) -> PlanEntry:

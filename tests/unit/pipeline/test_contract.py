@@ -11,7 +11,7 @@ from hagd.errors import HagdError, InvalidInputError, UnknownNameError
 from hagd.pipeline import stages
 from hagd.pipeline.contract import task_key
 from hagd.pipeline.request import PlanEntry, Request, run_id_of
-from hagd.pipeline.stages import check_plan, find_stage, identity_of, plan_entry
+from hagd.pipeline.stages import check_plan, discover_stages, find_stage, identity_of, plan_entry
 from unit.pipeline.toy_stages import NUMBERS, STAGES, TOTAL, VERDICT
 
 REF = ArtifactRef("0" * 64, 7, "x/y")
@@ -107,6 +107,9 @@ def test_an_entry_point_that_cannot_be_loaded_names_its_package(monkeypatch: pyt
     monkeypatch.setattr(stages, "entry_points", lambda group: [EntryPoint("lost", "no_such_module:STAGE", group)])
     with pytest.raises(HagdError, match="stage 'lost' cannot be loaded from no_such_module:STAGE"):
         find_stage("lost")
+    with pytest.raises(HagdError, match="stage 'lost' cannot be loaded"):
+        find_stage("lost", STAGES)
+    assert discover_stages() == {}
     monkeypatch.setattr(stages, "entry_points", lambda group: [EntryPoint("odd", "math:pi", group)])
     with pytest.raises(HagdError, match="math:pi is no StageSpec"):
         find_stage("odd")

@@ -24,7 +24,8 @@ from hagd.errors import (
 from hagd.events.sqlite import SqliteEventLog
 from hagd.execution.inline import InlineExecutor
 from hagd.execution.process import ProcessExecutor
-from hagd.pipeline.embedded import EmbeddedRuntime, read_run
+from hagd.pipeline.embedded import EmbeddedRuntime
+from hagd.pipeline.folder import RunFolder
 from hagd.pipeline.request import PlanEntry, Request
 from hagd.pipeline.state import RunState
 from unit.pipeline.toy_stages import STAGES
@@ -67,6 +68,11 @@ def journal(root: Path) -> list[str]:
 def blobs(root: Path) -> dict[str, str]:
     folder = root / "store" / "blobs"
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
+
+
+def read(root: Path) -> RunState:
+    runs = RunFolder.open(root).open_runs(create=False)
+    return runs.get(runs.list()[0])
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -118,9 +124,8 @@ def test_a_run_gives_its_verdict_and_what_it_took(root: Path) -> None:
     assert state.stages[0].seconds >= 0.26
     assert all(stage.peak_rss_bytes > 1 << 20 for stage in state.stages)
     assert ("numbers", 13, 13, "drawing") in reports
-    folder, there = read_run(root)
-    assert there == state
-    assert not folder.is_active()
+    assert read(root) == state
+    assert not RunFolder.open(root).is_active()
 
 
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
@@ -130,7 +135,8 @@ def test_a_run_killed_in_the_middle_of_a_stage_goes_on_and_gives_the_same_bytes(
     wait_for(lambda: saved_steps(root) >= 3)
     driver.send_signal(kind)
     assert driver.wait(timeout=10) != 0
-    assert [stage.status for stage in read_run(root)[1].stages] == ["pending", "pending", "pending"]
+    assert read(root).outcome is None
+    assert not RunFolder.open(root).is_active()
     state = run(root)
     assert state.outputs == undisturbed[0].outputs
     assert blobs(root) == undisturbed[1]
@@ -159,12 +165,12 @@ def test_the_same_name_with_other_settings_is_a_conflict_and_loses_nothing(root:
     first = run(root)
     with pytest.raises(RunConflictError, match="already names a run with other settings"):
         run(root, seed=8)
-    assert read_run(root)[1] == first
+    assert read(root) == first
 
 
 def test_a_second_process_is_refused_with_the_id_of_the_first(root: Path, driver: subprocess.Popen[str]) -> None:
     wait_for(lambda: saved_steps(root) >= 1)
-    assert [stage.status for stage in read_run(root)[1].stages] == ["running", "pending", "pending"]
+    assert [stage.status for stage in read(root).stages] == ["running", "pending", "pending"]
     with pytest.raises(RunLockedError, match=f"process {driver.pid} is working in"):
         open_runtime(root)
 
@@ -198,7 +204,7 @@ def test_a_full_disk_is_an_error_that_loses_nothing(
         patched.setattr(os, "fsync", fill_up)
         with pytest.raises(StoreFullError, match="no room left"):
             run(root)
-    assert read_run(root)[1].outcome is None
+    assert read(root).outcome is None
     assert run(root).outputs == undisturbed[0].outputs
     assert blobs(root) == undisturbed[1]
 
@@ -260,15 +266,15 @@ def test_runs_with_a_shared_store_share_finished_stages(tmp_path: Path) -> None:
             states.append(runtime.run(request(tmp_path / name)))
     assert [stage.status for stage in states[1].stages] == ["cached", "cached", "cached"]
     assert states[0].outputs == states[1].outputs
-    assert read_run(tmp_path / "two")[0].store_path == tmp_path / "shared"
+    assert RunFolder.open(tmp_path / "two").store_path == tmp_path / "shared"
 
 
 def test_a_folder_without_a_run_is_not_shown(root: Path) -> None:
     with pytest.raises(NotARunError):
-        read_run(root)
+        read(root)
     open_runtime(root).close()
     with pytest.raises(NotARunError, match="half written"):
-        read_run(root)
+        read(root)
 
 
 def test_a_run_submitted_to_a_server_and_cancelled_elsewhere_stops(root: Path) -> None:
@@ -279,7 +285,7 @@ def test_a_run_submitted_to_a_server_and_cancelled_elsewhere_stops(root: Path) -
         wait_for(lambda: runtime.runs.outcome(finished) is not None)
         slow = runtime.submit(request(root, name="slow", seed=3, pause_seconds=0.2))
         wait_for(lambda: runtime.runs.stages(slow)[0].status == "running")
-        read_run(root)[0].open_runs().cancel(slow)
+        RunFolder.open(root).open_runs().cancel(slow)
         wait_for(lambda: runtime.runs.outcome(slow) is not None)
         runtime.stop.set()
         server.join(timeout=10)

@@ -195,10 +195,8 @@ def test_a_task_that_kills_five_workers_fails_and_may_be_tried_again_later(world
     outcome = world.runs.outcome(run_id)
     assert outcome is not None
     assert outcome.failure is not None
-    assert (outcome.failure.kind, outcome.failure.message) == (
-        "worker-killer",
-        "stage 'numbers' lost its worker 5 times",
-    )
+    assert outcome.failure.kind == "worker-killer"
+    assert outcome.failure.message.startswith("stage 'numbers' lost its worker 5 times; at last the worker was killed")
     assert len(world.executor.tasks) == 5
     other = world.submit("second")
     world.drive()
