@@ -1,0 +1,1 @@
+"""The search for a circuit: scores, causal group tests, and the choice of size."""

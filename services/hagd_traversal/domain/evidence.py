@@ -1,0 +1,103 @@
+"""Causal evidence on the discovery prompts, with its bill.
+
+One evaluation is one prompt through one forward; a backward counts two. A run that starts at a later layer is
+still billed whole, so that the bill does not depend on how clever the engine is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hagd.interventions.activations import Activations
+from hagd.interventions.engine import CircuitRun, run_circuit
+from hagd.interventions.evaluation import Prepared, concatenate, divergence, metric
+from hagd.interventions.gates import Gates
+from hagd.interventions.universe import Universe
+from hagd.tasks.task import PromptBatch
+
+
+@dataclass(frozen=True)
+class DonatedBatch:
+    """Prompts of one layout, each with its donors' runs: first the counterfactuals, then one unpaired draw."""
+
+    batch: PromptBatch
+    donor: Activations
+    reference: Float[Tensor, "batch answer vocab"]
+
+
+class Evidence:
+    """Divergence of circuits from the model on D_discover, under both donors of the headline."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self.subject = prepared.subject
+        self.universe: Universe = prepared.universe
+        self.batches = tuple(
+            DonatedBatch(
+                p.batch.take(torch.arange(len(p.batch)).repeat(2)),
+                concatenate([p.counterfactual, p.clean.take(p.draws[0])]),
+                p.clean.logits.repeat(2, 1, 1),
+            )
+            for p in prepared.batches
+        )
+        self.n_runs = sum(len(donated.batch) for donated in self.batches)
+        self.spent = 0
+
+    @torch.no_grad()
+    def runs(
+        self, circuit: Float[Tensor, " node"], start: int = 0, bases: Sequence[CircuitRun] | None = None
+    ) -> list[CircuitRun]:
+        """Run a circuit on every prompt; from layer `start` on top of `bases` if given."""
+        self.spent += self.n_runs
+        return [
+            self._run(d, self.universe.gates_at(circuit, d.batch.layout), start, bases[i] if bases else None)
+            for i, d in enumerate(self.batches)
+        ]
+
+    def _run(self, donated: DonatedBatch, gates: Gates, start: int = 0, base: CircuitRun | None = None) -> CircuitRun:
+        at = donated.batch.layout.answer_positions
+        return run_circuit(self.subject, donated.batch.clean, at, donated.donor, gates, start=start, base=base)
+
+    def divergence_of(self, runs: Sequence[CircuitRun]) -> float:
+        """Give the mean KL(model || circuit) in nats, each prompt under each donor."""
+        total = sum(float(divergence(d.reference, run.logits).sum()) for d, run in zip(self.batches, runs, strict=True))
+        return total / self.n_runs
+
+    def divergence(self, circuit: Float[Tensor, " node"]) -> float:
+        """Run a circuit and give its mean KL in nats."""
+        return self.divergence_of(self.runs(circuit))
+
+    def gate_gradients(
+        self,
+        circuit: Float[Tensor, " node"],
+        points: Sequence[float],
+        *,
+        objective: str,
+        parts: int,
+    ) -> Float[Tensor, "donor node"]:
+        """Integrate the gradient of the objective with respect to the gates, from 0 to `circuit`.
+
+        `objective` is `metric` (what the node adds to the metric) or `divergence` (how much KL its removal adds,
+        to first order). The two rows are the means over prompts under the counterfactual and the unpaired donors.
+        """
+        total = torch.zeros(2, len(circuit))
+        for donated in self.batches:
+            half = len(donated.batch) // 2
+            for donor in range(2):
+                for index in (torch.arange(half) + donor * half).split(parts):
+                    for point in points:
+                        gradient = self._gradient(donated, index, circuit * point, objective)
+                        total[donor] += gradient / len(points)
+        self.spent += 3 * len(points) * self.n_runs
+        return total * (2 / self.n_runs)
+
+    def _gradient(
+        self, donated: DonatedBatch, index: Int[Tensor, " kept"], at: Float[Tensor, " node"], objective: str
+    ) -> Float[Tensor, " node"]:
+        values = at.clone().requires_grad_(True)
+        some = DonatedBatch(donated.batch.take(index), donated.donor.take(index), donated.reference[index])
+        logits = self._run(some, self.universe.gates_at(values, some.batch.layout)).logits
+        score = metric(logits, some.batch) if objective == "metric" else -divergence(some.reference, logits)
+        return torch.autograd.grad(score.sum(), values)[0]

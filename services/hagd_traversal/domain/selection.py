@@ -1,0 +1,65 @@
+"""From a search to a nested family: the order of nodes, and the size chosen on D_select."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hagd.interventions.evaluation import HEADLINE, Prepared, evaluate
+from hagd_traversal.domain.search import SearchState
+
+
+@dataclass(frozen=True)
+class SizeScore:
+    """Headline preservation of one nested size on D_select."""
+
+    size: int
+    preservation: float
+
+
+def rank_nodes(state: SearchState, importance: Float[Tensor, " node"]) -> list[int]:
+    """Order all nodes the search has touched, most needed first.
+
+    Survivors lead, by importance; removed nodes follow, last removed first. Prefixes are the nested circuits.
+    """
+    survivors: list[int] = (state.circuit != 0).nonzero().flatten().tolist()
+    survivors.sort(key=lambda i: (-float(importance[i]), i))
+    return survivors + state.removed[::-1]
+
+
+def nested(ranking: Sequence[int], sizes: Sequence[int], n_nodes: int) -> Float[Tensor, "circuit node"]:
+    """Give the circuits of the asked sizes as vectors."""
+    circuits = torch.zeros(len(sizes), n_nodes)
+    for row, size in enumerate(sizes):
+        circuits[row, list(ranking[:size])] = 1.0
+    return circuits
+
+
+def candidate_sizes(total: int, most: int | None, steps_per_octave: int = 4) -> list[int]:
+    """Give sizes in geometric steps up to the largest admissible one."""
+    last = min(total, most or total)
+    sizes, size = {last}, 4.0
+    while size < last:
+        sizes.add(round(size))
+        size *= 2 ** (1 / steps_per_octave)
+    return sorted(sizes)
+
+
+def score_sizes(prepared: Prepared, ranking: Sequence[int], sizes: Sequence[int]) -> list[SizeScore]:
+    """Score nested circuits by the headline: the smaller of counterfactual and unpaired agreement."""
+    circuits = nested(ranking, sizes, len(prepared.universe))
+    runs = [evaluate(prepared, circuits, setting).agreement.mean(-1) for setting in HEADLINE]
+    smaller = torch.stack(runs).amin(0)
+    return [SizeScore(size, float(value)) for size, value in zip(sizes, smaller, strict=True)]
+
+
+def choose_size(scores: Sequence[SizeScore], target: float) -> int:
+    """Give the smallest size that reaches the target and stays above it, else the best one."""
+    holding = None
+    for score in sorted(scores, key=lambda s: s.size, reverse=True):
+        if score.preservation < target:
+            break
+        holding = score.size
+    return holding or max(scores, key=lambda s: (s.preservation, -s.size)).size

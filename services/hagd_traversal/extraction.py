@@ -1,0 +1,191 @@
+"""Stage 3 from artifacts to artifact: decode, search, choose, refine, connect, encode."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hagd.artifacts.document import Document
+from hagd.dictionaries.storage import dictionaries_from_document
+from hagd.graphs.attribution_graph import AttributionGraph
+from hagd.graphs.circuit import Circuit
+from hagd.graphs.hierarchy import Hierarchy
+from hagd.graphs.storage import circuit_to_document, graph_from_document, hierarchy_from_document
+from hagd.interventions.activations import Subject
+from hagd.interventions.evaluation import Prepared, prepare
+from hagd.interventions.universe import Universe
+from hagd.models.storage import model_from_document
+from hagd.pipeline.contract import Config, StageContext
+from hagd.tasks.storage import task_from_document
+from hagd.tasks.task import Task
+from hagd_traversal.domain.connections import choose_edges
+from hagd_traversal.domain.evidence import Evidence
+from hagd_traversal.domain.frontier import frontier
+from hagd_traversal.domain.guidance import Guide
+from hagd_traversal.domain.refinement import RefinementConfig, refine_blocks
+from hagd_traversal.domain.search import SearchConfig, SearchState, remove_groups, starting_circuit
+from hagd_traversal.domain.selection import candidate_sizes, choose_size, rank_nodes, score_sizes
+from hagd_traversal.handlers import TraversalConfig
+
+_LARGE_PARAMETERS = 10_000_000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The config with every null filled in from the size of the model."""
+
+    mixed: bool
+    budget: int
+    refinement_budget: int
+    prompts: int
+    select_prompts: int
+    floor: int
+    integration_points: tuple[float, ...]
+    start_tolerance_nats: float
+    first_price: float
+    most_divergence: float
+
+    @staticmethod
+    def of(config: TraversalConfig, subject: Subject) -> "Plan":
+        model = subject.model.config
+        large = model.n_layers * model.d_model * (model.d_mlp * 3 + model.d_model * 4) > _LARGE_PARAMETERS
+        mixed = large if config.resolution == "auto" else config.resolution == "mixed"
+        return Plan(
+            mixed=mixed,
+            budget=config.budget or (22_000 if large else 400_000),
+            refinement_budget=6_000 if large else 50_000,
+            prompts=config.prompts or (32 if large else 256),
+            select_prompts=64 if large else 400,
+            floor=120 if large else 8,
+            integration_points=(0.1, 0.3, 0.5, 0.7, 0.9) if model.n_layers > 1 else (0.25, 0.5, 0.75, 1.0),
+            start_tolerance_nats=0.12 if large else 0.02,
+            first_price=3e-4 if large else 1e-5,
+            most_divergence=1.5 if large else 4.0,
+        )
+
+
+def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
+    """Search the circuit of a task. See `StageFunction`."""
+    settings = TraversalConfig.model_validate(dict(config))
+    task = task_from_document(inputs["task"])
+    subject = Subject(model_from_document(inputs["model"]), dictionaries_from_document(inputs["dictionaries"]))
+    graph = graph_from_document(inputs["graph"])
+    hierarchy = hierarchy_from_document(inputs["hierarchy"])
+    plan = Plan.of(settings, subject)
+    circuit = extract(subject, task, graph, hierarchy, settings, plan, context)
+    return {"circuit": circuit_to_document(circuit)}
+
+
+def extract(
+    subject: Subject,
+    task: Task,
+    graph: AttributionGraph,
+    hierarchy: Hierarchy,
+    settings: TraversalConfig,
+    plan: Plan,
+    context: StageContext,
+) -> Circuit:
+    """Run the whole search and give the circuit."""
+    model = subject.model.config
+    refined = torch.zeros(model.n_layers, len(task.roles), dtype=torch.bool)
+    if not plan.mixed:
+        refined[list(subject.dictionaries)] = True
+    searched = Subject(subject.model, {} if plan.mixed else subject.dictionaries)
+    universe = Universe.of(searched, task.roles, refined)
+    context.progress(0, 1, "running the model on the discovery prompts")
+    evidence = Evidence(prepare(searched, universe, task, "discover", seed=settings.seed, most=plan.prompts))
+    guide = Guide.build(evidence, graph, hierarchy, settings.guide, plan.integration_points, plan.mixed)
+    state = _search(evidence, guide, plan, context)
+    ranking = rank_nodes(state, guide.importance)
+    context.progress(0.8, 1, "choosing the size on D_select")
+    select = prepare(searched, universe, task, "select", seed=settings.seed, most=plan.select_prompts)
+    scores = score_sizes(select, ranking, candidate_sizes(len(ranking), settings.max_nodes))
+    size = choose_size(scores, settings.target)
+    replaced: Mapping[int, list[int]] = {}
+    named, named_scores = universe, guide.signed.numpy()
+    if plan.mixed and subject.dictionaries:
+        context.progress(0.85, 1, "refining blocks")
+        replaced, named, ranking = _refine(subject, task, universe, evidence, ranking, size, plan, settings)
+        named_scores = np.zeros(len(named))
+        named_scores[: len(universe)] = guide.signed.numpy()
+    nodes = frontier(subject, named, ranking, replaced, named_scores)
+    chosen = len(frontier(subject, named, ranking[:size], replaced, named_scores))
+    context.progress(0.92, 1, "choosing edges")
+    edges, n_edges, edge_evaluations = choose_edges(graph, nodes[:chosen], select)
+    spent = evidence.spent + len(scores) * 4 * len(select.groups) + edge_evaluations
+    return Circuit(
+        nodes=tuple(nodes),
+        size=chosen,
+        edges=edges,
+        n_edges=n_edges,
+        refined=_refined_roles(named, replaced, plan.mixed),
+        evaluations=spent,
+        trace=tuple(state.trace),
+    )
+
+
+def _search(evidence: Evidence, guide: Guide, plan: Plan, context: StageContext) -> SearchState:
+    """Start from the leading nodes and remove groups until nothing can go."""
+    total = int(evidence.universe.exists.sum())
+    sizes = [size for size in candidate_sizes(total, None, 2) if size >= min(total, 4 * plan.floor)]
+    start = starting_circuit(evidence, guide.order, sizes, plan.start_tolerance_nats)
+    state = SearchState(start, 0.0)
+    outside = [i for i in guide.order if start[i] == 0]
+    state.removed = outside[::-1]
+
+    def report(now: SearchState) -> None:
+        message = f"{now.size} nodes, KL {now.kl_nats:.3f} nats, {evidence.spent} evaluations"
+        context.progress(min(0.79, 0.8 * evidence.spent / plan.budget), 1, message)
+
+    pace = SearchConfig(
+        budget=plan.budget,
+        floor=plan.floor,
+        first_price=plan.first_price,
+        most_divergence=plan.most_divergence,
+    )
+    remove_groups(evidence, state, guide.cost, guide.levels, pace, report)
+    return state
+
+
+def _refine(
+    subject: Subject,
+    task: Task,
+    universe: Universe,
+    evidence: Evidence,
+    ranking: list[int],
+    size: int,
+    plan: Plan,
+    settings: TraversalConfig,
+) -> tuple[Mapping[int, list[int]], Universe, list[int]]:
+    """Resolve the chosen circuit's blocks with the layers' dictionaries."""
+    blocks = [i for i in ranking[:size] if int(universe.kinds[i]) == 2]
+    layers = {int(universe.layers[i]) for i in blocks} & set(subject.dictionaries)
+    opened = Subject(subject.model, {layer: subject.dictionaries[layer] for layer in sorted(layers)})
+    wide = Universe.of(opened, universe.roles, universe.refined)
+    detailed = Evidence(_prepare_discover(opened, wide, task, plan, settings))
+    detailed.spent = evidence.spent
+    circuit = torch.zeros(len(wide))
+    circuit[ranking[:size]] = 1.0
+    tolerance = RefinementConfig(tolerance_nats=0.01 if plan.mixed else 0.001)
+    replaced = refine_blocks(detailed, circuit, tolerance, detailed.spent + plan.refinement_budget)
+    evidence.spent = detailed.spent
+    return replaced, wide, ranking
+
+
+def _prepare_discover(
+    subject: Subject, universe: Universe, task: Task, plan: Plan, settings: TraversalConfig
+) -> Prepared:
+    return prepare(subject, universe, task, "discover", seed=settings.seed, most=plan.prompts)
+
+
+def _refined_roles(universe: Universe, replaced: Mapping[int, list[int]], mixed: bool) -> dict[int, tuple[str, ...]]:
+    """List the roles whose MLP is resolved into features, by layer."""
+    refined: Float[Tensor, "layer role"] = universe.refined.clone()
+    if mixed:
+        for block in replaced:
+            refined[universe.layers[block], universe.role_ids[block]] = True
+    rows = {layer: refined[layer].nonzero().flatten().tolist() for layer in range(universe.n_layers)}
+    return {layer: tuple(universe.roles[i] for i in row) for layer, row in rows.items() if row}

@@ -1,0 +1,88 @@
+"""A bidirectional GATv2 with the same weights at every level: which groups belong to the circuit?
+
+Separate weights per direction, since what feeds a node and what it feeds mean different things. The default
+checkpoint ships beside this file; `python -m hagd_traversal.membership.training` makes it anew.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch_geometric.nn import GATv2Conv
+
+from hagd.errors import CorruptArtifactError
+from hagd.graphs.attribution_graph import AttributionGraph
+from hagd.graphs.hierarchy import Hierarchy
+from hagd_traversal.membership.features import EDGE_FEATURES, NODE_FEATURES, LevelGraph, level_graph
+
+CHECKPOINT = Path(__file__).with_name("checkpoint.safetensors")
+_WIDTH = 32
+_HEADS = 4
+
+
+class MembershipNetwork(nn.Module):
+    """Two rounds of attention in each direction, then a score per node."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter = nn.Linear(len(NODE_FEATURES), _WIDTH)
+        self.forward_rounds = nn.ModuleList([_attention() for _ in range(2)])
+        self.backward_rounds = nn.ModuleList([_attention() for _ in range(2)])
+        self.leave = nn.Sequential(nn.Linear(2 * _WIDTH, _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, 1))
+        self.temperature = nn.Parameter(torch.ones(()), requires_grad=False)
+
+    def forward(self, graph: LevelGraph) -> Float[Tensor, " cluster"]:
+        """Give the logit of membership of every group, divided by the calibration temperature."""
+        first = hidden = torch.relu(self.enter(graph.nodes))
+        turned = graph.edges.flip(0)
+        for onward, back in zip(self.forward_rounds, self.backward_rounds, strict=True):
+            update = onward(hidden, graph.edges, graph.edge_features) + back(hidden, turned, graph.edge_features)
+            hidden = torch.relu(hidden + update)
+        return self.leave(torch.cat([first, hidden], dim=-1)).squeeze(-1) / self.temperature
+
+
+def _attention() -> GATv2Conv:
+    return GATv2Conv(_WIDTH, _WIDTH // _HEADS, heads=_HEADS, edge_dim=len(EDGE_FEATURES), add_self_loops=False)
+
+
+def load_network(path: Path = CHECKPOINT) -> MembershipNetwork:
+    """Load a checkpoint.
+
+    Raises:
+        CorruptArtifactError: the file is missing, damaged, or was trained on other features.
+    """
+    network = MembershipNetwork()
+    try:
+        with safe_open(path, "pt") as file:
+            described = json.loads((file.metadata() or {}).get("hagd", "{}"))
+            network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - not a dict
+    except Exception as error:
+        raise CorruptArtifactError(
+            f"the membership checkpoint {path.name} cannot be read: {error}", "reinstall hagd, or train a new one"
+        ) from error
+    if described.get("node_features") != list(NODE_FEATURES):
+        raise CorruptArtifactError(
+            f"the membership checkpoint {path.name} was trained on other features", "train it anew"
+        )
+    return network.eval()
+
+
+@torch.no_grad()
+def membership_scores(
+    graph: AttributionGraph, hierarchy: Hierarchy, network: MembershipNetwork | None = None
+) -> list[Float[np.ndarray, " cluster"]]:
+    """Give the probability of membership of every group, per level, finest first."""
+    network = network or load_network()
+    levels = range(len(hierarchy.parents) + 1)
+    return [torch.sigmoid(network(level_graph(graph, hierarchy, level))).double().numpy() for level in levels]
+
+
+def leaf_scores(scores: list[Float[np.ndarray, " cluster"]], hierarchy: Hierarchy) -> Float[np.ndarray, " node"]:
+    """Carry the levels' scores to the leaves: the mean of the leaf's own score and its ancestors' average."""
+    own = scores[0]
+    above = [scores[level][hierarchy.members(level)] for level in range(1, len(scores))]
+    return own if not above else (own + np.mean(above, axis=0)) / 2
