@@ -133,6 +133,9 @@ def test_a_run_killed_in_the_middle_of_a_stage_goes_on_and_gives_the_same_bytes(
     root: Path, driver: subprocess.Popen[str], undisturbed: tuple[RunState, dict[str, str]], kind: signal.Signals
 ) -> None:
     wait_for(lambda: saved_steps(root) >= 3)
+    assert [stage.status for stage in read(root).stages] == ["running", "pending", "pending"]
+    with pytest.raises(RunLockedError, match=f"process {driver.pid} is working in"):
+        open_runtime(root)
     driver.send_signal(kind)
     assert driver.wait(timeout=10) != 0
     assert read(root).outcome is None
@@ -166,13 +169,6 @@ def test_the_same_name_with_other_settings_is_a_conflict_and_loses_nothing(root:
     with pytest.raises(RunConflictError, match="already names a run with other settings"):
         run(root, seed=8)
     assert read(root) == first
-
-
-def test_a_second_process_is_refused_with_the_id_of_the_first(root: Path, driver: subprocess.Popen[str]) -> None:
-    wait_for(lambda: saved_steps(root) >= 1)
-    assert [stage.status for stage in read(root).stages] == ["running", "pending", "pending"]
-    with pytest.raises(RunLockedError, match=f"process {driver.pid} is working in"):
-        open_runtime(root)
 
 
 def test_a_damaged_artifact_is_refused_to_readers_and_computed_again_by_the_command(
@@ -252,11 +248,11 @@ def test_a_failed_run_raises_its_error_and_goes_on_when_the_cause_is_gone(root: 
 
 def test_a_worker_killed_in_a_stage_is_replaced(root: Path) -> None:
     (root.parent).mkdir(exist_ok=True)
-    (root.parent / "trouble").write_text("die\ndie")
+    (root.parent / "trouble").write_text("die")
     with open_runtime(root, process=True) as runtime:
         state = runtime.run(request(root))
     assert [stage.status for stage in state.stages] == ["done", "done", "done"]
-    assert journal(root).count("total") == 3
+    assert journal(root).count("total") == 2
 
 
 def test_runs_with_a_shared_store_share_finished_stages(tmp_path: Path) -> None:
