@@ -19,7 +19,7 @@ SERVICE = transcoder_pb2.DESCRIPTOR.services_by_name["TranscoderService"].full_n
 def bootstrap(config: ServiceConfig) -> StageHost:
     """Build the service; errors are those of `Wiring.open`."""
     wiring = Wiring.open(config)
-    service = wiring.service(STAGES)
+    service = wiring.service(config.stages or STAGES)
 
     def register(server: grpc.aio.Server) -> None:
         servicer: Any = TranscoderServicer(service)

@@ -16,7 +16,7 @@ SERVICE = traversal_pb2.DESCRIPTOR.services_by_name["TraversalService"].full_nam
 def bootstrap(config: ServiceConfig) -> StageHost:
     """Build the service; errors are those of `Wiring.open`."""
     wiring = Wiring.open(config)
-    service = wiring.service(STAGES)
+    service = wiring.service(config.stages or STAGES)
 
     def register(server: grpc.aio.Server) -> None:
         servicer: Any = TraversalServicer(service)

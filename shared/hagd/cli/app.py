@@ -66,14 +66,15 @@ def run(arguments: list[str]) -> int:
         write_error(error, as_json=as_json)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        say("interrupted; issue the same command to go on")
-        return EXIT_INTERRUPTED
+        code = EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of stdout went away, as `head` does; python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     except Exception as error:
         return _unexpected(error, as_json)
+    if code == EXIT_INTERRUPTED:
+        say("interrupted; issue the same command to go on")
     return code if isinstance(code, int) else 0
 
 

@@ -17,13 +17,20 @@ import typer
 
 from hagd.cli.extraction import VERDICT_EXITS
 from hagd.cli.options import AddressOption, JsonFlag, QuietFlag, UseOption, with_settings
-from hagd.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, say, write_json, write_table
+from hagd.cli.output import EXIT_FAILED, EXIT_OK, say, write_json, write_table
 from hagd.errors import UnavailableError
 
 if TYPE_CHECKING:
     from hagd.extraction.settings import Settings
 
-SERVICES: Final = ("transcoder", "coarsening", "traversal", "verification")
+_PLACES: Final = {
+    "transcoder": ("subject", "transcoder"),
+    "coarsening": ("coarsening",),
+    "traversal": ("traversal",),
+    "verification": ("verification",),
+}
+"""Service -> places of the plan whose stages it runs."""
+SERVICES: Final = tuple(_PLACES)
 FIRST_PORT: Final = 50051
 _STOP_SECONDS: Final = 25.0
 """Longer than a service takes to drain; what is left then is killed."""
@@ -49,14 +56,17 @@ def up(
     root: Annotated[Path, typer.Option(help="Folder of log, store and runs; made when missing.")],
     port: Annotated[int, typer.Option(min=0, max=65532, help="First of four ports; 0 takes free ones.")] = FIRST_PORT,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of each worker; all by default.")] = None,
+    use: UseOption = [],  # noqa: B006  # typer copies it
     as_json: JsonFlag = False,
 ) -> None:
     """Start the four services on loopback, print their addresses, and stop them on Ctrl-C."""
+    from hagd.extraction.plan import use_of  # noqa: PLC0415
     from hagd.pipeline.folder import RunFolder  # noqa: PLC0415
 
+    swapped = use_of(use)
     lock = RunFolder.prepare(root).lock()
     try:
-        with _signals() as received, _children(root, port, threads) as children:
+        with _signals() as received, _children(root, port, threads, swapped) as children:
             for child in children:
                 child.address = _read_address(child)
             rows = [{"service": child.name, "address": child.address, "pid": child.process.pid} for child in children]
@@ -88,7 +98,7 @@ def _signals() -> Generator[list[int]]:
 
 
 @contextlib.contextmanager
-def _children(root: Path, port: int, threads: int | None) -> Generator[list[Child]]:
+def _children(root: Path, port: int, threads: int | None, swapped: Mapping[str, str]) -> Generator[list[Child]]:
     """Start the services; end every one of them on the way out, by its process id."""
     children: list[Child] = []
     try:
@@ -96,6 +106,8 @@ def _children(root: Path, port: int, threads: int | None) -> Generator[list[Chil
             listen = f"127.0.0.1:{port + number if port else 0}"
             arguments = ["--root", str(root), "--listen", listen, "--until-eof"]
             arguments += ["--threads", str(threads)] if threads else []
+            if any(place in swapped for place in _PLACES[name]):
+                arguments += ["--stages", ",".join(swapped.get(place, place) for place in _PLACES[name])]
             command = [sys.executable, "-m", f"hagd_{name}", *arguments]
             # Their own session: Ctrl-C reaches this process alone, which then stops them in order.
             process = subprocess.Popen(
@@ -134,7 +146,7 @@ def _watch(children: list[Child], received: list[int]) -> int:
                 return EXIT_FAILED
         sleeper.wait(_LOOK_SECONDS)
     say("stopping")
-    return EXIT_INTERRUPTED if received[0] == signal.SIGINT else EXIT_OK
+    return EXIT_OK
 
 
 def _stop(children: list[Child]) -> None:

@@ -9,6 +9,7 @@ from types import FrameType
 from hagd.pipeline.contract import StageSpec
 from hagd.pipeline.embedded import EmbeddedRuntime
 from hagd.pipeline.request import Request
+from hagd.pipeline.stages import find_stage
 from hagd.pipeline.state import RunState
 from hagd.telemetry.progress import ProgressView, SilentProgress
 
@@ -61,6 +62,8 @@ def run_request(
     """
     shown = view or SilentProgress()
     progress = StageProgress([entry.stage_id for entry in request.plan], shown)
+    # Only the stages of the plan: another one that is broken must not stand in the way.
+    stages = {entry.stage_id: find_stage(entry.stage_id, stages) for entry in request.plan}
     with stopped_by_sigterm(), EmbeddedRuntime(root, threads=threads, stages=stages) as runtime, shown:
         state = runtime.run(request, progress.update)
         progress.end(state)

@@ -4,8 +4,9 @@ import argparse
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,11 +21,12 @@ from hagd.errors import HagdError
 from hagd.events.log import EventLog
 from hagd.events.sqlite import SqliteEventLog
 from hagd.execution.process import ProcessExecutor
+from hagd.pipeline.contract import StageSpec
 from hagd.pipeline.folder import RunFolder
 from hagd.pipeline.loop import StageLoop
 from hagd.pipeline.request import Request
 from hagd.pipeline.runs import RunStore
-from hagd.pipeline.stages import discover_stages, find_stage
+from hagd.pipeline.stages import GROUP, find_stage
 from hagd.pipeline.state import RunState
 from hagd.pipeline.submission import RequestRouter, announce, submit
 from hagd.rpc.hosting import StageHost
@@ -46,6 +48,8 @@ class ServiceConfig:
     """`host:port`; port 0 takes a free one."""
     threads: int | None = None
     """CPU threads of the worker process; all that may be used when None."""
+    stages: tuple[str, ...] = ()
+    """Installed stages to run in place of the service's own; empty for its own."""
     until_eof: bool = False
     """Stop when stdin ends, so that no service outlives the process that started it."""
 
@@ -58,11 +62,13 @@ def parse_arguments(program: str, port: int, arguments: Sequence[str] | None = N
     parser.add_argument("--root", type=Path, default=environment.get("HAGD_ROOT"), help="folder of log, store and runs")
     parser.add_argument("--listen", default=environment.get("HAGD_LISTEN", f"127.0.0.1:{port}"), help="host:port")
     parser.add_argument("--threads", type=int, default=int(threads) if threads else None, help="threads of the worker")
+    parser.add_argument("--stages", default="", help="installed stages to run in place of its own, comma-separated")
     parser.add_argument("--until-eof", action="store_true", help="stop when stdin ends")
     given = parser.parse_args(arguments)
     if given.root is None:
         parser.error("--root or HAGD_ROOT is needed")
-    return ServiceConfig(Path(given.root), given.listen, given.threads, given.until_eof)
+    stages = tuple(name for name in given.stages.split(",") if name)
+    return ServiceConfig(Path(given.root), given.listen, given.threads, stages, given.until_eof)
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,22 @@ class Wiring:
 
     def router(self) -> RequestRouter:
         """Give what hands requests to the first stage of their plan; the first service runs it."""
-        return RequestRouter(self.log, self.runs, discover_stages())
+        return RequestRouter(self.log, self.runs, InstalledStages())
+
+
+class InstalledStages(Mapping[str, StageSpec]):
+    """The installed stages, each loaded when it is asked for: one that is broken harms only those who ask for it."""
+
+    def __getitem__(self, stage_id: str) -> StageSpec:
+        if stage_id not in set(self):
+            raise KeyError(stage_id)
+        return find_stage(stage_id)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted({point.name for point in entry_points(group=GROUP)}))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
 
 
 def run_service(name: str, config: ServiceConfig, bootstrap: Callable[[ServiceConfig], StageHost]) -> int:

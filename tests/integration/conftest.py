@@ -1,0 +1,24 @@
+"""A place to work, where the toy stages are installed."""
+
+from pathlib import Path
+
+import pytest
+
+from integration import toy_stages
+from integration.command_line import CommandLine
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give an empty working directory."""
+    toy_stages.install(tmp_path / "installed", monkeypatch)
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def hagd(workplace: Path, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    """Give the command line, to be called in an empty working directory."""
+    return CommandLine(capsys)
