@@ -230,7 +230,7 @@ def _evaluate_batch(
     rows: list[list[tuple[Tensor, Tensor, Tensor]]] = []
     for number, some in enumerate(circuit_parts):
         values = some[0] if len(some) == 1 else some
-        gates = apply_setting(prepared.universe.gates_at(values, prompts.batch.layout), setting)
+        gates = share_equal(apply_setting(prepared.universe.gates_at(values, prompts.batch.layout), setting))
         rows.append([_score(prepared, prompts, gates, setting, index, len(some)) for index in index_parts])
         if on_part is not None:
             on_part((number + 1) / len(circuit_parts))
@@ -243,6 +243,24 @@ def apply_setting(gates: Gates, setting: Setting) -> Gates:
     tokens = torch.ones_like(gates.tokens) if setting.tokens_outside == "clean" else gates.tokens
     heads = torch.ones_like(gates.heads) if setting.heads_outside == "live" else gates.heads
     return Gates(tokens, heads, gates.mlps, gates.features, gates.errors, gates.skips, gates.refined)
+
+
+def share_equal(gates: Gates) -> Gates:
+    """Drop the circuit axis where all circuits agree, so that what they share is computed once. Exact."""
+
+    def share(gate: Tensor, axes: int) -> Tensor:
+        batched = gate.dim() > axes and not gate.requires_grad
+        return gate[0, 0] if batched and bool((gate == gate[:1]).all()) else gate
+
+    return Gates(
+        share(gates.tokens, 1),
+        share(gates.heads, 3),
+        share(gates.mlps, 2),
+        {layer: share(gate, 2) for layer, gate in gates.features.items()},
+        share(gates.errors, 2),
+        share(gates.skips, 2),
+        gates.refined,
+    )
 
 
 def _score(
@@ -271,7 +289,7 @@ def _score(
             errors=setting.errors,
             patterns=patterns,
         )
-        logits = run.logits.reshape(n_circuits, *reference.shape)
+        logits = run.logits.expand(n_circuits, *reference.shape)
         agree = (choose(logits, batch, prepared.judged) == own_choice).all(-1).float()
         for total, value in zip(totals, (agree, metric(logits, batch), divergence(reference, logits)), strict=True):
             total += value / len(donors)
