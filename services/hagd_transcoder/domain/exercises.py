@@ -81,7 +81,7 @@ def exercise_modular_addition(config: ModularAdditionConfig, seed: int) -> Exerc
 def exercise_parity(config: ParityConfig, seed: int) -> Exercise:
     """All strings, each a group of its own."""
     tokens, answers = parity.write_prompts(parity.all_strings(config.n_bits))
-    recipe = Recipe(0.6, 3e-3, 0.1, 120, 40, batch=1024)
+    recipe = Recipe(0.6, 3e-3, 1.0, 120, 40, batch=1024)
     held_out = _hold_out(torch.arange(len(tokens)), len(tokens), recipe.train_share, seed, "parity")
     return Exercise(tokens, answers, parity.layout_of(config.n_bits), parity.VOCAB_SIZE, held_out, recipe)
 

@@ -108,8 +108,6 @@ class IoiConfig:
     n_select: int = 96
     n_verify: int = 208
     n_ood: int = 64
-    bos: bool = False
-    """Start every prompt with the tokenizer's beginning-of-sequence token."""
     minimum_accuracy: float = 0.7
     seed: int = 0
 
@@ -126,7 +124,6 @@ class FactsConfig:
     n_select: int = 96
     n_verify: int = 208
     n_ood: int = 64
-    bos: bool = False
     minimum_accuracy: float = 0.7
     seed: int = 0
 
@@ -145,7 +142,6 @@ class JsonlConfig:
     """sha256 of the file; checked when given."""
     judged: str = "vocabulary"
     """`vocabulary` or `choices`: what the answer must beat."""
-    bos: bool = False
     minimum_accuracy: float = 0.7
     seed: int = 0
 

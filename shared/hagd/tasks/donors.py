@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hagd.errors import InvalidInputError
 from hagd.tasks.splits import generator_for
-from hagd.tasks.task import PromptBatch
+from hagd.tasks.task import SPLITS, PromptBatch, Task
 
 DRAWS = 3
 """Fixed draws that every unpaired number is averaged over."""
@@ -36,7 +36,7 @@ def draw_donors(batch: PromptBatch, draw: int, seed: int) -> Int[Tensor, " batch
     answers = torch.unique(batch.answers, dim=0, return_inverse=True)[1]
     names = {name: number for number, name in enumerate(dict.fromkeys(batch.groups))}
     groups = torch.tensor([names[name] for name in batch.groups], dtype=torch.int64)
-    _require_enough(batch, answers, groups)
+    _require_enough(batch)
     generator = generator_for(seed, "donors", draw)
     donors = torch.randperm(len(batch), generator=generator)
     for _ in range(_ROUNDS):
@@ -45,6 +45,20 @@ def draw_donors(batch: PromptBatch, draw: int, seed: int) -> Int[Tensor, " batch
             return donors
         _swap_away(answers, groups, donors, bad.tolist(), generator)
     return _draw_freely(answers, groups, donors, generator)
+
+
+def check_donors(task: Task) -> None:
+    """Check that every prompt of every split can be given a donor, before anything is computed.
+
+    Raises:
+        InvalidInputError: a split that must hold prompts is empty, or a bucket has fewer than 16 possible donors.
+    """
+    for split in SPLITS:
+        batches = task.batches.get(split, ())
+        if not batches and split != "ood":
+            raise InvalidInputError(f"task {task.name!r} leaves D_{split} empty", "give a larger task")
+        for batch in batches:
+            _require_enough(batch, f"in D_{split} of task {task.name!r}, ")
 
 
 def count_donors(batch: PromptBatch) -> int:
@@ -63,12 +77,15 @@ def count_donors(batch: PromptBatch) -> int:
     )
 
 
-def _require_enough(batch: PromptBatch, answers: Int[Tensor, " batch"], groups: Int[Tensor, " batch"]) -> None:
+def _require_enough(batch: PromptBatch, place: str = "") -> None:
     fewest = count_donors(batch)
     if fewest < FEWEST_DONORS:
+        n_answers, n_groups = len(torch.unique(batch.answers, dim=0)), len(set(batch.groups))
+        roles = batch.layout.roles
         raise InvalidInputError(
-            f"a prompt has {fewest} possible donors among {len(batch)} prompts of "
-            f"{len(set(answers.tolist()))} answers and {len(set(groups.tolist()))} groups; {FEWEST_DONORS} are needed",
+            f"{place}a prompt of {len(roles)} tokens ({roles[0]} ... {roles[-1]}) "
+            f"has {fewest} possible donors among {len(batch)} prompts of {n_answers} answers and {n_groups} groups; "
+            f"{FEWEST_DONORS} are needed",
             "give more prompts of this length and role layout, with different answers and groups",
         )
 

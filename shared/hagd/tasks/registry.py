@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from hagd.errors import InvalidInputError, UnknownNameError
 from hagd.tasks.configs import (
@@ -17,21 +17,8 @@ from hagd.tasks.configs import (
 )
 
 if TYPE_CHECKING:
+    from hagd.models.tokenizer import Tokenizer
     from hagd.tasks.task import Task
-
-
-class Tokenizer(Protocol):
-    """The little that tasks need of a tokenizer; any Hugging Face one has it."""
-
-    bos_token_id: int | None
-
-    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Give the token ids of a text."""
-        ...
-
-    def decode(self, token_ids: list[int]) -> str:
-        """Give the text of token ids."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -78,7 +65,7 @@ def find_task(name: str) -> TaskEntry:
     return entry
 
 
-def build_task(name: str, values: Mapping[str, Any], tokenizer: Tokenizer | None = None) -> "Task":
+def build_task(name: str, values: Mapping[str, Any], tokenizer: "Tokenizer | None" = None) -> "Task":
     """Build a task from its name and config values.
 
     Raises:
