@@ -1,0 +1,125 @@
+"""The search finds a planted circuit exactly, and its parts keep their promises."""
+
+import pytest
+import torch
+
+from hagd.graphs.nodes import Node
+from hagd.interventions.evaluation import prepare
+from hagd.interventions.universe import Universe
+from hagd_traversal.domain.evidence import Evidence
+from hagd_traversal.domain.refinement import RefinementConfig, refine_blocks
+from hagd_traversal.domain.search import SearchConfig, SearchState, remove_groups, starting_circuit
+from hagd_traversal.domain.selection import SizeScore, candidate_sizes, choose_size, nested, rank_nodes, score_sizes
+from unit.hagd_traversal.planted import WRITING_NEURONS, Planted, planted
+
+
+@pytest.fixture(scope="module")
+def toy() -> Planted:
+    return planted()
+
+
+def _pace(budget: int = 10**6) -> SearchConfig:
+    return SearchConfig(budget=budget, floor=1, first_price=1e-6, most_divergence=0.01)
+
+
+def _search(toy: Planted, budget: int = 10**6) -> tuple[Evidence, SearchState]:
+    evidence = Evidence(toy.prepared)
+    state = SearchState(toy.universe.exists.float(), 0.0)
+    ids = torch.arange(len(toy.universe))
+    cost = (ids * 7919 % 101).float()  # a useless guide: the tests must do all the work
+    remove_groups(evidence, state, lambda _: cost, [ids, ids // 4, ids // 16], _pace(budget), lambda _: None)
+    return evidence, state
+
+
+def test_the_full_circuit_costs_nothing_and_the_empty_one_much(toy: Planted) -> None:
+    evidence = Evidence(toy.prepared)
+    assert evidence.divergence(toy.universe.exists.float()) < 1e-9
+    assert evidence.divergence(torch.zeros(len(toy.universe))) > 0.1
+
+
+def test_a_useless_guide_still_ends_in_the_planted_circuit(toy: Planted) -> None:
+    removed_early = set()
+    evidence = Evidence(toy.prepared)
+    state = SearchState(toy.universe.exists.float(), 0.0)
+    ids = torch.arange(len(toy.universe))
+
+    def on_sweep(now: SearchState) -> None:
+        if now.kl_nats < 1e-5:
+            removed_early.update(now.removed)
+
+    remove_groups(evidence, state, lambda _: ids.float(), [ids, ids // 5], _pace(), on_sweep)
+    early = {toy.universe.node(entry) for entry in removed_early}
+    free = {toy.universe.node(int(i)) for i in toy.universe.exists.nonzero().flatten()} - toy.truth
+    assert not early & toy.truth
+    assert early == free
+
+
+def test_the_bill_counts_every_prompt_run_and_the_budget_ends_the_search(toy: Planted) -> None:
+    evidence, state = _search(toy, budget=10 * 128)
+    assert evidence.n_runs == 128
+    assert evidence.spent % 128 == 0
+    assert evidence.spent <= 11 * 128
+    assert state.size < int(toy.universe.exists.sum())
+
+
+def test_a_test_on_cached_residuals_equals_one_from_scratch(toy: Planted) -> None:
+    evidence = Evidence(toy.prepared)
+    whole = toy.universe.exists.float()
+    bases = evidence.runs(whole)
+    trial = whole.clone()
+    trial[toy.universe.entry(Node("feature", 1, "eq", WRITING_NEURONS[0]))] = 0.0
+    quick, slow = evidence.runs(trial, 1, bases), evidence.runs(trial)
+    torch.testing.assert_close(quick[0].logits, slow[0].logits)
+
+
+def test_gate_gradients_agree_with_finite_differences(toy: Planted) -> None:
+    evidence = Evidence(toy.prepared)
+    circuit = torch.full((len(toy.universe),), 0.7) * toy.universe.exists
+    rows = evidence.gate_gradients(circuit, (1.0,), objective="divergence", parts=16)
+    entry = toy.universe.entry(Node("feature", 1, "eq", WRITING_NEURONS[1]))
+    step = 1e-2
+    up, down = circuit.clone(), circuit.clone()
+    up[entry] += step
+    down[entry] -= step
+    slope = -(evidence.divergence(up) - evidence.divergence(down)) / (2 * step)
+    assert float(rows.mean(0)[entry]) == pytest.approx(slope, rel=0.05)
+
+
+def test_the_start_is_the_smallest_leading_set_within_tolerance(toy: Planted) -> None:
+    evidence = Evidence(toy.prepared)
+    needed = [toy.universe.entry(node) for node in sorted(toy.truth)]
+    others = [int(i) for i in toy.universe.exists.nonzero().flatten() if int(i) not in needed]
+    order = needed + others
+    start = starting_circuit(evidence, order, [3, len(needed), 20, 40], 1e-6)
+    assert {toy.universe.node(int(i)) for i in start.nonzero().flatten()} == set(toy.truth)
+
+
+def test_blocks_are_refined_into_the_features_that_write(toy: Planted) -> None:
+    blocks = Universe.of(toy.subject, toy.universe.roles, torch.zeros(2, 3, dtype=torch.bool))
+    evidence = Evidence(prepare(toy.subject, blocks, toy.task, "discover", seed=0))
+    circuit = blocks.exists.float()
+    block = blocks.entry(Node("mlp", 1, "eq"))
+    config = RefinementConfig(tolerance_nats=1e-6, largest_share=0.5, smallest=1)
+    replaced = refine_blocks(evidence, circuit, config, 10**6)
+    assert {blocks.node(i).index for i in replaced[block]} >= set(WRITING_NEURONS)
+    assert len(replaced[block]) == 4
+
+
+def test_survivors_lead_the_ranking_and_the_last_removed_follows() -> None:
+    state = SearchState(torch.tensor([0.0, 1.0, 0.0, 1.0]), 0.0, removed=[2, 0])
+    assert rank_nodes(state, torch.tensor([9.0, 1.0, 9.0, 2.0])) == [3, 1, 0, 2]
+
+
+def test_nested_circuits_are_prefixes(toy: Planted) -> None:
+    circuits = nested([4, 2, 0], [1, 3], 5)
+    assert circuits.tolist() == [[0, 0, 0, 0, 1], [1, 0, 1, 0, 1]]
+    needed = [toy.universe.entry(node) for node in sorted(toy.truth)]
+    scores = score_sizes(toy.prepared, needed, [1, len(needed)])
+    assert scores[0].preservation < scores[1].preservation == 1.0
+
+
+def test_the_chosen_size_holds_the_target_from_there_upwards() -> None:
+    rising = [SizeScore(1, 0.98), SizeScore(2, 0.5), SizeScore(4, 0.97), SizeScore(8, 0.99)]
+    assert choose_size(rising, 0.97) == 4
+    assert choose_size(rising, 0.995) == 8
+    assert candidate_sizes(50, 20)[-1] == 20
