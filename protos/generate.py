@@ -24,8 +24,12 @@ def generate(out: Path) -> None:
     sources = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.rglob("*.proto"))
     well_known = files(grpc_tools) / "_proto"
     google_common = Path(next(iter(google.longrunning.__path__))).parents[1]
-    with tempfile.TemporaryDirectory() as scratch:
-        arguments = ["protoc", f"-I{PROTOS}", f"-I{well_known}", f"-I{google_common}"]
+    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory() as renamed:
+        # The package ships this file under another name than the one its own descriptor is registered by.
+        operations = Path(renamed) / "google" / "longrunning" / "operations.proto"
+        operations.parent.mkdir(parents=True)
+        shutil.copy(google_common / "google" / "longrunning" / "operations_proto.proto", operations)
+        arguments = ["protoc", f"-I{PROTOS}", f"-I{renamed}", f"-I{well_known}", f"-I{google_common}"]
         arguments += [f"--{kind}_out={scratch}" for kind in ("python", "pyi", "grpc_python")]
         if protoc.main([*arguments, *sources]) != 0:
             raise SystemExit("protoc failed; its complaint stands above")

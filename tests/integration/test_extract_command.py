@@ -171,7 +171,7 @@ def wait_for(journal: Path, line: str) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_stopped_in_the_middle_it_goes_on_where_it_was(
     hagd: CommandLine, workplace: Path, number: signal.Signals
 ) -> None:

@@ -43,6 +43,7 @@ class StageHost:
     """Only the first stage has one: it hands requests to the first stage of their plan."""
     broken: bool = field(default=False, init=False)
     """A loop ended by an error that it should not have had."""
+    threads: list[threading.Thread] = field(default_factory=list[threading.Thread], init=False)
 
     async def serve(self, listen: str, *, until_eof: bool = False) -> int:
         """Serve until asked to stop; give the exit code.
@@ -57,7 +58,7 @@ class StageHost:
         wake = lambda: event_loop.call_soon_threadsafe(stop.set)  # noqa: E731
         try:
             address = await self.server.start(listen)
-            threads = self._start_loops(wake)
+            self.start_loops(wake)
             if until_eof:
                 threading.Thread(target=_wait_for_eof, args=(wake,), daemon=True).start()
             sys.stdout.write(json.dumps({"service": self.name, "address": str(address)}) + "\n")
@@ -65,22 +66,30 @@ class StageHost:
             _log.info("serving", address=str(address))
             await stop.wait()
             _log.info("stopping")
-            await self._end(threads)
         finally:
-            self.executor.close()
-            self.log.close()
+            await self.end()
         return 1 if self.broken else 0
 
-    def _start_loops(self, wake: Callable[[], object]) -> list[threading.Thread]:
+    def start_loops(self, wake: Callable[[], object]) -> None:
+        """Begin to work off requests; `wake` is called when a loop breaks."""
         works: list[tuple[str, Callable[[], None]]] = [(loop.spec.id, loop.run) for loop in self.loops]
         if self.router is not None:
             works.append(("router", self._route))
-        threads = [
-            threading.Thread(target=self._guard, args=(work, wake), name=name, daemon=True) for name, work in works
-        ]
-        for thread in threads:
+        for name, work in works:
+            thread = threading.Thread(target=self._guard, args=(work, wake), name=name, daemon=True)
             thread.start()
-        return threads
+            self.threads.append(thread)
+
+    async def end(self) -> None:
+        """Stop loops, calls, worker and log, in this order; safe after a start that failed."""
+        for loop in self.loops:
+            loop.stop.set()
+        draining = asyncio.create_task(self.server.drain())
+        for thread in self.threads:
+            await asyncio.to_thread(thread.join, LOOP_GRACE.total_seconds())
+        await draining
+        await asyncio.to_thread(self.executor.close)
+        self.log.close()
 
     def _guard(self, work: Callable[[], None], wake: Callable[[], object]) -> None:
         """Run a loop; one that breaks ends the service, so that whoever watches it starts a fresh one."""
@@ -100,14 +109,6 @@ class StageHost:
             except (UnavailableError, StoreFullError) as error:
                 _log.warning("requests wait", reason=error.message)
                 stop.wait(_OUTAGE_SECONDS)
-
-    async def _end(self, threads: Sequence[threading.Thread]) -> None:
-        for loop in self.loops:
-            loop.stop.set()
-        draining = asyncio.create_task(self.server.drain())
-        for thread in threads:
-            await asyncio.to_thread(thread.join, LOOP_GRACE.total_seconds())
-        await draining
 
 
 def _wait_for_eof(wake: Callable[[], object]) -> None:

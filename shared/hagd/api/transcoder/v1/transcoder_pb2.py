@@ -22,18 +22,18 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from google.longrunning import operations_proto_pb2 as google_dot_longrunning_dot_operations__proto__pb2
+from google.longrunning import operations_pb2 as google_dot_longrunning_dot_operations__pb2
 from hagd.api.extraction.v1 import extraction_pb2 as hagd_dot_api_dot_extraction_dot_v1_dot_extraction__pb2
 from hagd.api.run.v1 import run_pb2 as hagd_dot_api_dot_run_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'hagd/api/transcoder/v1/transcoder.proto\x12\x16hagd.api.transcoder.v1\x1a)google/longrunning/operations_proto.proto\x1a\'hagd/api/extraction/v1/extraction.proto\x1a\x19hagd/api/run/v1/run.proto2\xa2\x04\n\x11TranscoderService\x12N\n\x06Submit\x12%.hagd.api.extraction.v1.SubmitRequest\x1a\x1d.google.longrunning.Operation\x12;\n\x03Get\x12\x1e.hagd.api.run.v1.GetRunRequest\x1a\x14.hagd.api.run.v1.Run\x12K\n\x04List\x12 .hagd.api.run.v1.ListRunsRequest\x1a!.hagd.api.run.v1.ListRunsResponse\x12\x41\n\x06\x43\x61ncel\x12!.hagd.api.run.v1.CancelRunRequest\x1a\x14.hagd.api.run.v1.Run\x12=\n\x04Wait\x12\x1f.hagd.api.run.v1.WaitRunRequest\x1a\x14.hagd.api.run.v1.Run\x12G\n\x05Watch\x12 .hagd.api.run.v1.WatchRunRequest\x1a\x1a.hagd.api.run.v1.RunUpdate0\x01\x12h\n\x11StreamExtractions\x12%.hagd.api.extraction.v1.SubmitRequest\x1a(.hagd.api.extraction.v1.ExtractionUpdate(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'hagd/api/transcoder/v1/transcoder.proto\x12\x16hagd.api.transcoder.v1\x1a#google/longrunning/operations.proto\x1a\'hagd/api/extraction/v1/extraction.proto\x1a\x19hagd/api/run/v1/run.proto2\xa2\x04\n\x11TranscoderService\x12N\n\x06Submit\x12%.hagd.api.extraction.v1.SubmitRequest\x1a\x1d.google.longrunning.Operation\x12;\n\x03Get\x12\x1e.hagd.api.run.v1.GetRunRequest\x1a\x14.hagd.api.run.v1.Run\x12K\n\x04List\x12 .hagd.api.run.v1.ListRunsRequest\x1a!.hagd.api.run.v1.ListRunsResponse\x12\x41\n\x06\x43\x61ncel\x12!.hagd.api.run.v1.CancelRunRequest\x1a\x14.hagd.api.run.v1.Run\x12=\n\x04Wait\x12\x1f.hagd.api.run.v1.WaitRunRequest\x1a\x14.hagd.api.run.v1.Run\x12G\n\x05Watch\x12 .hagd.api.run.v1.WatchRunRequest\x1a\x1a.hagd.api.run.v1.RunUpdate0\x01\x12h\n\x11StreamExtractions\x12%.hagd.api.extraction.v1.SubmitRequest\x1a(.hagd.api.extraction.v1.ExtractionUpdate(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hagd.api.transcoder.v1.transcoder_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TRANSCODERSERVICE']._serialized_start=179
-  _globals['_TRANSCODERSERVICE']._serialized_end=725
+  _globals['_TRANSCODERSERVICE']._serialized_start=173
+  _globals['_TRANSCODERSERVICE']._serialized_end=719
 # @@protoc_insertion_point(module_scope)

@@ -22,18 +22,18 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from google.longrunning import operations_proto_pb2 as google_dot_longrunning_dot_operations__proto__pb2
+from google.longrunning import operations_pb2 as google_dot_longrunning_dot_operations__pb2
 from hagd.api.extraction.v1 import extraction_pb2 as hagd_dot_api_dot_extraction_dot_v1_dot_extraction__pb2
 from hagd.api.run.v1 import run_pb2 as hagd_dot_api_dot_run_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%hagd/api/traversal/v1/traversal.proto\x12\x15hagd.api.traversal.v1\x1a)google/longrunning/operations_proto.proto\x1a\'hagd/api/extraction/v1/extraction.proto\x1a\x19hagd/api/run/v1/run.proto2\xb7\x03\n\x10TraversalService\x12N\n\x06Submit\x12%.hagd.api.extraction.v1.SubmitRequest\x1a\x1d.google.longrunning.Operation\x12;\n\x03Get\x12\x1e.hagd.api.run.v1.GetRunRequest\x1a\x14.hagd.api.run.v1.Run\x12K\n\x04List\x12 .hagd.api.run.v1.ListRunsRequest\x1a!.hagd.api.run.v1.ListRunsResponse\x12\x41\n\x06\x43\x61ncel\x12!.hagd.api.run.v1.CancelRunRequest\x1a\x14.hagd.api.run.v1.Run\x12=\n\x04Wait\x12\x1f.hagd.api.run.v1.WaitRunRequest\x1a\x14.hagd.api.run.v1.Run\x12G\n\x05Watch\x12 .hagd.api.run.v1.WatchRunRequest\x1a\x1a.hagd.api.run.v1.RunUpdate0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%hagd/api/traversal/v1/traversal.proto\x12\x15hagd.api.traversal.v1\x1a#google/longrunning/operations.proto\x1a\'hagd/api/extraction/v1/extraction.proto\x1a\x19hagd/api/run/v1/run.proto2\xb7\x03\n\x10TraversalService\x12N\n\x06Submit\x12%.hagd.api.extraction.v1.SubmitRequest\x1a\x1d.google.longrunning.Operation\x12;\n\x03Get\x12\x1e.hagd.api.run.v1.GetRunRequest\x1a\x14.hagd.api.run.v1.Run\x12K\n\x04List\x12 .hagd.api.run.v1.ListRunsRequest\x1a!.hagd.api.run.v1.ListRunsResponse\x12\x41\n\x06\x43\x61ncel\x12!.hagd.api.run.v1.CancelRunRequest\x1a\x14.hagd.api.run.v1.Run\x12=\n\x04Wait\x12\x1f.hagd.api.run.v1.WaitRunRequest\x1a\x14.hagd.api.run.v1.Run\x12G\n\x05Watch\x12 .hagd.api.run.v1.WatchRunRequest\x1a\x1a.hagd.api.run.v1.RunUpdate0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hagd.api.traversal.v1.traversal_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TRAVERSALSERVICE']._serialized_start=176
-  _globals['_TRAVERSALSERVICE']._serialized_end=615
+  _globals['_TRAVERSALSERVICE']._serialized_start=170
+  _globals['_TRAVERSALSERVICE']._serialized_end=609
 # @@protoc_insertion_point(module_scope)

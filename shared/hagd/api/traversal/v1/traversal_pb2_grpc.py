@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from google.longrunning import operations_proto_pb2 as google_dot_longrunning_dot_operations__proto__pb2
+from google.longrunning import operations_pb2 as google_dot_longrunning_dot_operations__pb2
 from hagd.api.extraction.v1 import extraction_pb2 as hagd_dot_api_dot_extraction_dot_v1_dot_extraction__pb2
 from hagd.api.run.v1 import run_pb2 as hagd_dot_api_dot_run_dot_v1_dot_run__pb2
 
@@ -42,7 +42,7 @@ class TraversalServiceStub:
         self.Submit = channel.unary_unary(
                 '/hagd.api.traversal.v1.TraversalService/Submit',
                 request_serializer=hagd_dot_api_dot_extraction_dot_v1_dot_extraction__pb2.SubmitRequest.SerializeToString,
-                response_deserializer=google_dot_longrunning_dot_operations__proto__pb2.Operation.FromString,
+                response_deserializer=google_dot_longrunning_dot_operations__pb2.Operation.FromString,
                 _registered_method=True)
         self.Get = channel.unary_unary(
                 '/hagd.api.traversal.v1.TraversalService/Get',
@@ -122,7 +122,7 @@ def add_TraversalServiceServicer_to_server(servicer, server):
             'Submit': grpc.unary_unary_rpc_method_handler(
                     servicer.Submit,
                     request_deserializer=hagd_dot_api_dot_extraction_dot_v1_dot_extraction__pb2.SubmitRequest.FromString,
-                    response_serializer=google_dot_longrunning_dot_operations__proto__pb2.Operation.SerializeToString,
+                    response_serializer=google_dot_longrunning_dot_operations__pb2.Operation.SerializeToString,
             ),
             'Get': grpc.unary_unary_rpc_method_handler(
                     servicer.Get,
@@ -179,7 +179,7 @@ class TraversalService:
             target,
             '/hagd.api.traversal.v1.TraversalService/Submit',
             hagd_dot_api_dot_extraction_dot_v1_dot_extraction__pb2.SubmitRequest.SerializeToString,
-            google_dot_longrunning_dot_operations__proto__pb2.Operation.FromString,
+            google_dot_longrunning_dot_operations__pb2.Operation.FromString,
             options,
             channel_credentials,
             insecure,

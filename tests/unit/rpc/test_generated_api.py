@@ -1,0 +1,34 @@
+"""The generated code is that of the protos, and every module of it loads on its own."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+MODULES = sorted(
+    path.relative_to(ROOT / "shared").with_suffix("").as_posix().replace("/", ".")
+    for path in (ROOT / "shared/hagd/api").rglob("*_pb2*.py")
+)
+
+
+def test_every_module_of_the_api_loads_on_its_own() -> None:
+    script = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)"
+    for order in (MODULES, MODULES[::-1]):
+        subprocess.run([sys.executable, "-c", script, *order], check=True, capture_output=True)
+
+
+def test_a_service_describes_itself_completely() -> None:
+    from hagd.api.verification.v1 import verification_pb2  # noqa: PLC0415
+
+    service = verification_pb2.DESCRIPTOR.services_by_name["VerificationService"]
+    assert [method.name for method in service.methods] == ["Submit", "Get", "List", "Cancel", "Wait", "Watch"]
+    assert service.methods_by_name["Submit"].output_type.full_name == "google.longrunning.Operation"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("grpc_tools") is None, reason="needs grpcio-tools, an extra of `dev`")
+def test_the_generated_code_is_up_to_date() -> None:
+    done = subprocess.run([sys.executable, "protos/generate.py", "--check"], cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
