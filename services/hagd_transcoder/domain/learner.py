@@ -1,0 +1,182 @@
+"""One dictionary while it learns: trainable tensors, where they start, and the losses that look at its layer alone.
+
+It starts at the MLP itself: the neurons, ordered by usage, are the first features, so that with k = all features
+the error is zero and annealing k only has to keep it small. This matters most where inputs are few.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hagd.dictionaries.dictionary import Dictionary, keep_top, neurons_of
+from hagd.models.language_model import ACTIVATIONS, Mlp
+from hagd_transcoder.domain.plan import TrainingPlan
+
+DEAD_AFTER = 100
+"""Steps without firing after which a feature counts as dead."""
+REVIVED = 64
+"""Dead features that may rebuild the error of one token."""
+SOFTNESS = 0.1
+"""Width of the soft step that counts firings, in units of the encoder's spread."""
+
+
+@dataclass
+class Learner:
+    """The state of one layer; `tensors` are leaves that require gradients."""
+
+    layer: int
+    activation: str
+    plan: TrainingPlan
+    tensors: dict[str, Tensor]
+    idle: Int[Tensor, " d_feature"]
+    """Steps since each feature fired."""
+    variance: float
+    """Mean squared distance of the MLP's output to its mean, per token: what losses are measured in."""
+    spread: float
+    """Root mean square of the encoder's outputs at the start: how soft the count of firings is."""
+
+    def dictionary(self, k: int | None) -> Dictionary:
+        """Give the dictionary made of the live tensors (gradients flow)."""
+        get = self.tensors.get
+        return Dictionary(
+            kind=self.plan.kind,
+            layer=self.layer,
+            activation=self.activation,
+            k=None if k is None or k >= self.plan.n_features else k,
+            w_gate=get("w_gate"),
+            b_gate=get("b_gate"),
+            w_enc=self.tensors["w_enc"],
+            b_enc=self.tensors["b_enc"],
+            w_dec=self.tensors["w_dec"],
+            b_dec=self.tensors["b_dec"],
+            w_skip=get("w_skip"),
+        )
+
+    def finished(self) -> Dictionary:
+        """Give the trained dictionary, detached."""
+        tensors = {name: tensor.detach().clone() for name, tensor in self.tensors.items()}
+        return replace(self, tensors=tensors).dictionary(self.plan.k)
+
+    def activate(
+        self, x: Float[Tensor, "*batch d_model"], k: int
+    ) -> tuple[Float[Tensor, "*batch d_feature"], Float[Tensor, "*batch d_feature"]]:
+        """Give the encoder's outputs (before the activation of plain encoders) and the features kept by TopK."""
+        dictionary = self.dictionary(k)
+        if dictionary.w_gate is not None:
+            raw = dense = dictionary.pre_activations(x)
+        else:
+            raw = x @ dictionary.w_enc + dictionary.b_enc
+            dense = ACTIVATIONS[self.activation](raw)
+        return raw, keep_top(dense, dictionary.w_dec.norm(dim=-1), k)
+
+    def count_idle(self, features: Float[Tensor, "*batch d_feature"]) -> None:
+        """Note which features fired in this step."""
+        fired = (features.detach() != 0).flatten(0, -2).any(0)
+        self.idle = torch.where(fired, 0, self.idle + 1)
+
+
+def start_learner(
+    plan: TrainingPlan,
+    mlp: Mlp,
+    layer: int,
+    x: Float[Tensor, "token d_model"],
+    generator: torch.Generator,
+) -> Learner:
+    """Make the learner of one layer; `x` are MLP inputs that set the scales and rank the neurons by usage."""
+    neurons = mlp.neurons(x)
+    out = mlp(x)
+    variance = float((out - out.mean(0)).square().sum(-1).mean())
+    tensors = _start_at_mlp(plan, mlp, layer, neurons, generator)
+    if plan.start == "random":
+        tensors = {name: _like(tensor, generator) for name, tensor in tensors.items()}
+        tensors["b_dec"] = out.mean(0)
+    if plan.skip:
+        tensors["w_skip"] = torch.zeros(x.shape[-1], x.shape[-1])
+    for tensor in tensors.values():
+        tensor.requires_grad_()
+    idle = torch.zeros(plan.n_features, dtype=torch.int64)
+    learner = Learner(layer, mlp.activation, plan, tensors, idle, max(variance, 1e-12), 1.0)
+    with torch.no_grad():
+        raw, _ = learner.activate(x, plan.n_features)
+    learner.spread = max(float(raw.square().mean().sqrt()), 1e-6)
+    return learner
+
+
+def _start_at_mlp(
+    plan: TrainingPlan, mlp: Mlp, layer: int, neurons: Float[Tensor, "token d_mlp"], generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Give the strongest neurons (by mean |activation| times output norm) first, then random encoders that write
+    nothing yet."""
+    usage = neurons.abs().mean(0) * mlp.w_out.norm(dim=-1)
+    chosen = usage.argsort(descending=True, stable=True)[: plan.n_features]
+    extra = plan.n_features - len(chosen)
+    exact = neurons_of(mlp, layer)
+
+    def widen(weight: Tensor) -> Tensor:
+        kept = weight[:, chosen]
+        noise = torch.randn(weight.shape[0], extra, generator=generator) * weight.std()
+        return torch.cat([kept, noise], dim=1)
+
+    tensors = {
+        "w_enc": widen(exact.w_enc),
+        "b_enc": torch.cat([exact.b_enc[chosen], torch.zeros(extra)]),
+        "w_dec": torch.cat([exact.w_dec[chosen], torch.zeros(extra, exact.w_dec.shape[1])]),
+        "b_dec": exact.b_dec.clone(),
+    }
+    if exact.w_gate is not None:
+        tensors["w_gate"] = widen(exact.w_gate)
+        tensors["b_gate"] = torch.zeros(plan.n_features)
+    return tensors
+
+
+def _like(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    """Give noise of the same size; biases start at zero."""
+    if tensor.dim() == 1:
+        return torch.zeros_like(tensor)
+    return torch.randn(tensor.shape, generator=generator) * tensor.std()
+
+
+def reconstruction_loss(learner: Learner, error: Float[Tensor, "*batch d_model"]) -> Float[Tensor, ""]:
+    """Give the mean squared error per token in units of the output's variance."""
+    return error.square().sum(-1).mean() / learner.variance
+
+
+def nested_loss(
+    learner: Learner,
+    error: Float[Tensor, "batch pos d_model"],
+    features: Float[Tensor, "batch pos d_feature"],
+    prefix: int,
+) -> Float[Tensor, ""]:
+    """Give the loss of the first `prefix` features alone, constant shifts forgiven.
+
+    A shift is the same for a prompt and its donor, so it does no harm in a circuit.
+    """
+    missing = error + features[..., prefix:] @ learner.tensors["w_dec"][prefix:]
+    return reconstruction_loss(learner, missing - missing.mean(0))
+
+
+def balance_loss(learner: Learner, raw: Float[Tensor, "*batch d_feature"]) -> Float[Tensor, ""]:
+    """Give the summed squared shortfall of firing rates below the planned rate, firing counted softly.
+
+    Features that fire alike often leave frequency no say in which of them form the circuit.
+    """
+    soft = torch.sigmoid(raw / (SOFTNESS * learner.spread)).flatten(0, -2).mean(0)
+    return (learner.plan.rate - soft).clamp_min(0).square().sum()
+
+
+def auxiliary_loss(
+    learner: Learner,
+    dictionary: Dictionary,
+    error: Float[Tensor, "*batch d_model"],
+    x: Float[Tensor, "*batch d_model"],
+) -> Float[Tensor, ""] | None:
+    """Let dead features rebuild the error of the living ones (AuxK); None while nothing is dead."""
+    dead = learner.idle > DEAD_AFTER
+    if not dead.any():
+        return None
+    dense = dictionary.pre_activations(x)[..., dead]
+    w_dec = dictionary.w_dec[dead]
+    kept = keep_top(dense, torch.ones(len(w_dec)), min(REVIVED, len(w_dec)))
+    return reconstruction_loss(learner, error.detach() - kept @ w_dec)

@@ -1,0 +1,39 @@
+"""What is trained and how: concrete numbers, nothing left open, and the schedules that follow from them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hagd.dictionaries.dictionary import DictionaryKind
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Concrete numbers for one training run; the config of the stage says what they mean."""
+
+    kind: DictionaryKind
+    layers: tuple[int, ...]
+    n_features: int
+    k_start: int
+    k: int
+    start: Literal["mlp", "random"]
+    skip: bool
+    steps: int
+    batch: int
+    learning_rate: float
+    behaviour: float
+    nested: float
+    smallest_prefix: int
+    balance: float
+    rate: float
+    auxiliary: float
+    seed: int
+
+    def k_at(self, step: int) -> int:
+        """Give k at a step: geometric from `k_start` to `k` over the first 60 % of the steps."""
+        done = min(1.0, step / max(1, 0.6 * self.steps))
+        return round(self.k_start * (self.k / self.k_start) ** done)
+
+    def learning_rate_at(self, step: int) -> float:
+        """Give the learning rate at a step: 10 steps of warm-up, constant to the middle, then linear to 1 %."""
+        done = step / self.steps
+        return self.learning_rate * min(1.0, (step + 1) / 10, 2 * (1 - done) + 0.01)

@@ -1,0 +1,92 @@
+"""Dictionaries as an artifact: tensors by layer, shapes and metrics as JSON."""
+
+from collections.abc import Mapping
+from typing import Any, cast, get_args
+
+import torch
+from torch import Tensor
+
+from hagd.artifacts.document import Document
+from hagd.dictionaries.dictionary import Dictionary, DictionaryKind
+from hagd.errors import CorruptArtifactError
+from hagd.models.language_model import ACTIVATIONS
+
+SCHEMA = "hagd.dictionaries/v1"
+_REQUIRED = ("w_enc", "b_enc", "w_dec", "b_dec")
+_OPTIONAL = ("w_gate", "b_gate", "w_skip")
+
+
+def dictionaries_to_document(dictionaries: Mapping[int, Dictionary], metrics: Mapping[str, Any]) -> Document:
+    """Serialise the dictionaries of a model, with what was measured about them (JSON content)."""
+    layers: list[dict[str, Any]] = []
+    tensors: dict[str, Any] = {}
+    for layer, dictionary in sorted(dictionaries.items()):
+        layers.append({"layer": layer, "kind": dictionary.kind, "activation": dictionary.activation, "k": dictionary.k})
+        for name in (*_REQUIRED, *_OPTIONAL):
+            value = cast("Tensor | None", getattr(dictionary, name))
+            if value is not None:
+                tensors[f"{layer}.{name}"] = value.detach().float().cpu().numpy()
+    return Document({"schema": SCHEMA, "layers": layers, "metrics": dict(metrics)}, tensors)
+
+
+def dictionaries_from_document(document: Document) -> dict[int, Dictionary]:
+    """Read what `dictionaries_to_document` wrote.
+
+    Raises:
+        CorruptArtifactError: the document is not of this version, or a part is missing or has the wrong shape.
+    """
+    if document.content.get("schema") != SCHEMA:
+        raise CorruptArtifactError(
+            f"expected a document of schema {SCHEMA!r}, got {document.content.get('schema')!r}",
+            "run the transcoder stage again",
+        )
+    try:
+        return {int(entry["layer"]): _read(document, entry) for entry in document.content["layers"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptArtifactError(
+            f"the dictionaries lack a part: {error}", "run the transcoder stage again"
+        ) from error
+
+
+def _read(document: Document, entry: Mapping[str, Any]) -> Dictionary:
+    layer = int(entry["layer"])
+
+    def tensor(name: str) -> Tensor:
+        return torch.from_numpy(document.tensors[f"{layer}.{name}"].copy())
+
+    def optional(name: str) -> Tensor | None:
+        return tensor(name) if f"{layer}.{name}" in document.tensors else None
+
+    if entry["kind"] not in get_args(DictionaryKind) or entry["activation"] not in ACTIVATIONS:
+        raise ValueError(f"layer {layer} is of an unknown kind or activation")
+    dictionary = Dictionary(
+        kind=entry["kind"],
+        layer=layer,
+        activation=entry["activation"],
+        k=None if entry["k"] is None else int(entry["k"]),
+        w_gate=optional("w_gate"),
+        b_gate=optional("b_gate"),
+        w_enc=tensor("w_enc"),
+        b_enc=tensor("b_enc"),
+        w_dec=tensor("w_dec"),
+        b_dec=tensor("b_dec"),
+        w_skip=optional("w_skip"),
+    )
+    _check_shapes(dictionary)
+    return dictionary
+
+
+def _check_shapes(dictionary: Dictionary) -> None:
+    d_model, d_feature = dictionary.w_enc.shape
+    expected: dict[str, tuple[int, ...]] = {
+        "b_enc": (d_feature,),
+        "w_dec": (d_feature, d_model),
+        "b_dec": (d_model,),
+        "w_gate": (d_model, d_feature),
+        "b_gate": (d_feature,),
+        "w_skip": (d_model, d_model),
+    }
+    for name, shape in expected.items():
+        value = cast("Tensor | None", getattr(dictionary, name))
+        if value is not None and tuple(value.shape) != shape:
+            raise ValueError(f"{name} of layer {dictionary.layer} has shape {tuple(value.shape)}, expected {shape}")
