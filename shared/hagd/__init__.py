@@ -30,6 +30,7 @@ def extract(
     out: "str | Path | None" = None,
     threads: int | None = None,
     progress: bool = True,
+    use: "Mapping[str, str] | None" = None,
     **config: Any,
 ) -> "Extraction":
     """Extract a circuit and verify it, on this machine. The same call again goes on where it stopped.
@@ -41,6 +42,7 @@ def extract(
         out: run folder; by default one below `runs/` that the settings name.
         threads: CPU threads of the worker process; all by default.
         progress: show progress on stderr.
+        use: place in the plan -> another installed stage, as `{"transcoder": "my-transcoder"}`.
         config: named settings (`seed`, `modulus`, `dictionary`, `resolution`, `sizes`, `budget`, `draws`,
             `threshold`, `gguf`, `revision`), and fields of a stage as `transcoder={"n_features": 512}`.
 
@@ -51,7 +53,7 @@ def extract(
     """
     from hagd.extraction import door  # noqa: PLC0415  # keeps `import hagd` cheap
 
-    return door.extract(model, pairs, task=task, out=out, threads=threads, progress=progress, config=config)
+    return door.extract(model, pairs, task=task, out=out, threads=threads, progress=progress, use=use, config=config)
 
 
 def open_run(folder: "str | Path", run_id: str | None = None) -> "Extraction":

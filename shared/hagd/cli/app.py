@@ -82,6 +82,9 @@ def _unexpected(error: Exception, as_json: bool) -> int:
     """Settle what is no error of the tree: wrong usage as the argument parser tells it, or a defect."""
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):
         parsed: Any = error  # typer may carry its own copy of click, so its classes cannot be named here
+        if type(error).__name__ == "NoArgsIsHelpError":
+            say(parsed.format_message())
+            return EXIT_USAGE
         write_error(UsageError(parsed.format_message(), "see --help of the command"), as_json=as_json)
         return EXIT_USAGE
     if os.environ.get("HAGD_DEBUG"):

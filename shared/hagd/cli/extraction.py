@@ -188,6 +188,7 @@ def show(
     html: Annotated[
         Path | None, typer.Option(help="Where to write the page; report.html in the run by default.")
     ] = None,
+    cards: Annotated[bool, typer.Option("--cards/--no-cards", help="Feature cards; they run the model.")] = True,
     open_it: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -195,7 +196,7 @@ def show(
     from hagd.extraction.result import Extraction  # noqa: PLC0415
 
     result = Extraction.open(run, run_id)
-    path = result.to_html(html or result.run.root / "report.html")
+    path = result.to_html(html or result.folder / "report.html", cards=cards)
     if as_json:
         write_json("report", {"path": str(path), "bytes": path.stat().st_size, "verdict": result.verdict})
     else:

@@ -28,6 +28,7 @@ def extract(
     out: str | Path | None,
     threads: int | None,
     progress: bool | ProgressView,
+    use: Mapping[str, str] | None,
     config: Mapping[str, Any],
 ) -> Extraction:
     """Run an extraction; see `hagd.extract`."""
@@ -35,7 +36,7 @@ def extract(
     if out is None and ((pairs is not None and not isinstance(pairs, str | Path)) or _is_module(model)):
         raise UsageError("a model or pairs in memory need a folder to be kept in", "add out=FOLDER")
     settings = _settings(task, _model_path(model, out), _prompts_path(pairs, out), config)
-    plan = build_plan(settings)
+    plan = build_plan(settings, use=use)
     folder = out or default_folder(settings, plan)
     view = (
         progress_view([entry.stage_id for entry in plan], quiet=not progress)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from hagd.artifacts.filesystem import storage_error
 from hagd.extraction import roles
@@ -18,6 +18,10 @@ from hagd.graphs.circuit import Circuit
 from hagd.graphs.hierarchy import Hierarchy
 from hagd.graphs.storage import circuit_from_document, graph_from_document, hierarchy_from_document
 from hagd.viewer import RunView, render_html, repr_html
+from hagd.viewer.documents import view_from_documents
+
+_DRAWN: Final = (roles.CIRCUIT, roles.GRAPH, roles.HIERARCHY, roles.VERIFICATION)
+_CARDS: Final = (roles.MODEL, roles.TASK, roles.DICTIONARIES)
 
 
 @dataclass(frozen=True)
@@ -69,32 +73,23 @@ class Extraction:
         """Give `verified`, `refuted` or `no claim`."""
         return str(self.evidence.get("verdict", "no claim"))
 
-    def view(self) -> RunView:
-        """Give what the viewer draws; what the run has not made is left out."""
-        run = self.run
-        graph = self.graph
-        hierarchy = self.hierarchy if run.has(roles.HIERARCHY) else None
-        names = [str(node) for node in graph.nodes]
-        frequency = graph.statistics.get("frequency")
-        return RunView(
-            title=self._title(),
-            circuit=self.circuit,
-            roles=graph.roles,
-            n_layers=graph.n_layers,
-            verification=self.evidence if run.has(roles.VERIFICATION) else {},
-            hierarchy=hierarchy,
-            cards={} if frequency is None else _cards(names, frequency.tolist(), self._shown_nodes()),
-            modules={} if hierarchy is None else dict(zip(names, hierarchy.module_labels.tolist(), strict=True)),
-            provenance=self._provenance(),
-        )
+    def view(self, *, cards: bool = True) -> RunView:
+        """Give what the viewer draws; feature cards run the model on some prompts, which brings torch.
 
-    def to_html(self, path: str | Path) -> Path:
-        """Write the page of this run: one file that needs no network. Gives its path.
+        Raises:
+            RunError: the run has made no circuit yet.
+        """
+        wanted = _DRAWN + (_CARDS if cards else ())
+        documents = {role: self.run.document(role) for role in wanted if self.run.has(role)}
+        return view_from_documents(documents, title=self._title(), provenance=self._provenance())
+
+    def to_html(self, path: str | Path, *, cards: bool = True) -> Path:
+        """Write the page of this run, with feature cards if wanted: one file that needs no network. Gives its path.
 
         Raises:
             StoreFullError, UnavailableError: it cannot be written.
         """
-        text, path = render_html(self.view()), Path(path)
+        text, path = render_html(self.view(cards=cards)), Path(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
@@ -103,7 +98,7 @@ class Extraction:
         return path
 
     def _repr_html_(self) -> str:
-        return repr_html(self.view())
+        return repr_html(self.view(cards=False))
 
     def __repr__(self) -> str:
         ended = self.run.state.outcome
@@ -116,9 +111,6 @@ class Extraction:
         numbered = f"{name} {task['modulus']}" if "modulus" in task else name
         return f"{numbered}, {Path(str(model['path'])).name}" if "path" in model else numbered
 
-    def _shown_nodes(self) -> set[str]:
-        return {str(leaf) for node in self.circuit.nodes for leaf in node.leaves}
-
     def _provenance(self) -> dict[str, Any]:
         state = self.run.state
         return {
@@ -128,8 +120,3 @@ class Extraction:
             "stages": {stage.stage_id: stage.task_key for stage in state.stages},
             "config": {entry.stage_id: dict(entry.config) for entry in state.request.plan},
         }
-
-
-def _cards(names: list[str], frequency: list[float], shown: set[str]) -> dict[str, dict[str, Any]]:
-    """Give a card to each node of the circuit family; the rest of the graph would only make the page heavy."""
-    return {name: {"frequency": share} for name, share in zip(names, frequency, strict=True) if name in shown}

@@ -16,7 +16,7 @@ from hagd.tasks.registry import find_task
 
 STAGES: Final = ("subject", "transcoder", "coarsening", "traversal", "verification")
 """The plan of a whole extraction."""
-DICTIONARIES: Final = ("transcoder", "gated", "neurons")
+DICTIONARIES: Final = ("auto", "transcoder", "gated", "neurons")
 RESOLUTIONS: Final = ("auto", "feature", "mixed")
 
 
@@ -38,7 +38,7 @@ class Settings:
     """Of modular addition."""
     seed: int = 0
     dictionary: str | None = None
-    """`transcoder`, `gated` or `neurons`."""
+    """`transcoder`, `gated`, `neurons`, or `auto`: by the architecture of the model."""
     resolution: str | None = None
     """`feature`, `mixed` (whole blocks may be nodes), or `auto`: by the size of the model."""
     sizes: tuple[int, ...] = ()

@@ -1,0 +1,36 @@
+"""The command line and the package start without anything heavy: what makes `hagd --help` fast, checked by cause."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "numpy", "grpc", "transformers", "pydantic", "rich", "google.protobuf", "asyncio")
+
+
+def loaded_by(script: str) -> set[str]:
+    code = f"{script}\nimport sys, json; sys.stderr.write(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    return set(json.loads(done.stderr))
+
+
+@pytest.mark.parametrize("command", ["--help", "--version"])
+def test_help_loads_nothing_heavy(command: str) -> None:
+    loaded = loaded_by(f"from hagd.cli.app import run\nassert run([{command!r}]) == 0")
+    assert not loaded & set(HEAVY)
+
+
+def test_the_help_of_a_command_loads_nothing_that_computes() -> None:
+    # typer itself brings pydantic when it reads the types of options.
+    loaded = loaded_by("from hagd.cli.app import run\nassert run(['extract', '--help']) == 0")
+    assert not loaded & (set(HEAVY) - {"pydantic"})
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    assert not loaded_by("import hagd") & set(HEAVY)
+
+
+def test_what_drives_runs_never_loads_torch() -> None:
+    script = "import hagd.extraction.door, hagd.rpc.wiring, hagd_transcoder.bootstrap, hagd_verification.bootstrap"
+    assert not loaded_by(script) & {"torch", "transformers"}
