@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 from hagd.errors import InvalidInputError, NonFiniteError
 from hagd.graphs.attribution_graph import AttributionGraph
 from hagd.interventions.activations import Subject
+from hagd.models.language_model import LanguageModel
 from hagd.tasks.donors import draw_donors
 from hagd.tasks.task import Task
 from hagd_coarsening.domain.edge_rows import EdgeList, EdgeRows, Site
@@ -33,8 +34,8 @@ from hagd_coarsening.domain.trace import DonorPrompts, Trace, trace_prompts
 Resolution = Literal["feature", "mixed"]
 Progress = Callable[[float, float, str], None]
 
-SMALL_MODEL_WEIGHTS = 20_000_000
-"""Above this many weights in the blocks, `prompts=None` means 32 prompts instead of 512."""
+LARGE_WEIGHTS = 10_000_000
+"""Models with more weights than this in their blocks are large: fewer prompts, and blocks instead of features."""
 _ROW_CELLS = 1 << 25
 """Targets are split so that one block of rows has at most this many cells."""
 _TRACE_CELLS = 1 << 27
@@ -125,6 +126,12 @@ def build_task_graph(
     )
 
 
+def is_large(model: LanguageModel) -> bool:
+    """Tell whether a model is large; the search makes the same distinction."""
+    shape = model.config
+    return shape.n_layers * shape.d_model * (3 * shape.d_mlp + 4 * shape.d_model) > LARGE_WEIGHTS
+
+
 def choose_prompts(subject: Subject, task: Task, config: GraphConfig) -> list[DonorPrompts]:
     """Take prompts of D_discover, from every layout in proportion, with their unpaired donors."""
     batches = task.batches.get("discover", ())
@@ -133,8 +140,7 @@ def choose_prompts(subject: Subject, task: Task, config: GraphConfig) -> list[Do
         raise InvalidInputError(f"task {task.name!r} has no prompts to discover on", "give more prompts")
     limit = config.prompts
     if limit is None:
-        weights = sum(block.mlp.w_in.numel() + block.attention.w_q.numel() for block in subject.model.blocks)
-        limit = 512 if weights <= SMALL_MODEL_WEIGHTS // 4 else 32
+        limit = 32 if is_large(subject.model) else 512
     chosen: list[DonorPrompts] = []
     for batch in batches:
         donors = draw_donors(batch, 0, config.seed)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from hagd.errors import NonFiniteError
 from hagd.interventions.activations import record
 from hagd.interventions.engine import run_circuit
 from hagd.interventions.gates import Gates
@@ -90,3 +91,10 @@ def test_only_the_strongest_edges_into_a_node_are_kept() -> None:
         assert 1 <= len(kept) <= 3
     assert (thin.target == logit).sum() > 3
     assert (thin.source < thin.target).all()
+
+
+def test_a_model_that_diverges_is_an_error_and_no_graph() -> None:
+    subject = tiny_subject("gpt2")
+    subject.model.unembed[3, :] = torch.nan
+    with pytest.raises(NonFiniteError, match="NaN"):
+        build_task_graph(subject, tiny_task(), GraphConfig())

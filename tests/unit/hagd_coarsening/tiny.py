@@ -1,6 +1,8 @@
 """Tiny random models, dictionaries and tasks in float64; sizes are distinct so that a swapped axis fails."""
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -109,6 +111,23 @@ def tiny_subject(architecture: str) -> Subject:
             1: tiny_dictionary(model, 1, gated=False, skip=False, n_features=13),
         },
     )
+
+
+def in_single_precision(subject: Subject) -> Subject:
+    """Give the subject in float32, as artifacts hold it."""
+    return _map_tensors(subject, torch.Tensor.float)
+
+
+def _map_tensors(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(tree, Tensor):
+        return change(tree)
+    if isinstance(tree, tuple):
+        return tuple(_map_tensors(part, change) for part in tree)
+    if isinstance(tree, dict):
+        return {name: _map_tensors(part, change) for name, part in tree.items()}
+    if is_dataclass(tree) and not isinstance(tree, type):
+        return replace(tree, **{part.name: _map_tensors(getattr(tree, part.name), change) for part in fields(tree)})
+    return tree
 
 
 def neuron_subject(architecture: str) -> Subject:

@@ -1,0 +1,66 @@
+"""Stage 2 from artifacts to artifacts: decode, attribute, coarsen, encode."""
+
+from collections.abc import Mapping
+
+from hagd.artifacts.document import Document
+from hagd.dictionaries.storage import dictionaries_from_document
+from hagd.graphs.attribution_graph import AttributionGraph
+from hagd.graphs.hierarchy import Hierarchy
+from hagd.graphs.storage import graph_to_document, hierarchy_to_document
+from hagd.interventions.activations import Subject
+from hagd.models.storage import model_from_document
+from hagd.pipeline.contract import Config, StageContext
+from hagd.tasks.storage import task_from_document
+from hagd.tasks.task import Task
+from hagd_coarsening.domain.effects import answer_effects
+from hagd_coarsening.domain.hierarchy import HierarchyConfig, build_hierarchy
+from hagd_coarsening.domain.task_graph import GraphConfig, Progress, build_task_graph, is_large
+from hagd_coarsening.handlers import CoarseningConfig, read_config
+
+_GRAPH_SHARE = 0.8
+"""Share of the progress bar that belongs to the graph."""
+
+
+def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
+    """Build the graph of a task and its hierarchy. See `StageFunction`.
+
+    Raises:
+        InvalidInputError: the task has no prompts to discover on, or too few to draw donors from.
+        CorruptArtifactError: an input is not what its role says.
+        NonFiniteError: the attribution diverged.
+    """
+    subject = Subject(model_from_document(inputs["model"]), dictionaries_from_document(inputs["dictionaries"]))
+    task = task_from_document(inputs["task"])
+    graph, hierarchy = coarsen(subject, task, read_config(config), context.progress)
+    return {"graph": graph_to_document(graph), "hierarchy": hierarchy_to_document(hierarchy)}
+
+
+def coarsen(
+    subject: Subject, task: Task, config: CoarseningConfig, progress: Progress
+) -> tuple[AttributionGraph, Hierarchy]:
+    """Build the graph of a task and its hierarchy."""
+    mixed = is_large(subject.model) if config.resolution == "auto" else config.resolution == "mixed"
+    graph = build_task_graph(
+        subject,
+        task,
+        GraphConfig(
+            resolution="mixed" if mixed else "feature",
+            prompts=config.prompts,
+            edges_per_node=config.edges_per_node,
+            edge_threshold=config.edge_threshold,
+            source_value=config.source_value,
+            seed=config.seed,
+        ),
+        lambda done, total, message: progress(_GRAPH_SHARE * done / total, 1.0, message),
+    )
+    progress(_GRAPH_SHARE, 1.0, f"coarsening {graph.n_nodes} nodes and {len(graph.source)} edges")
+    effects = answer_effects(subject, task, graph) if config.affinity == "functional" else None
+    hierarchy = build_hierarchy(
+        graph,
+        HierarchyConfig(
+            branching=config.branching, affinity=config.affinity, n_vectors=config.n_vectors, seed=config.seed
+        ),
+        effects,
+    )
+    progress(1.0, 1.0, f"{len(hierarchy.levels)} levels")
+    return graph, hierarchy
