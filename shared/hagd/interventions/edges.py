@@ -37,7 +37,7 @@ class EdgeCircuit:
 
 
 def admissible(leaves: Sequence[Node], layouts: Sequence[Layout], n_layers: int) -> Bool[Tensor, "reader leaf"]:
-    """Mark the pairs between which an edge can run: the source writes earlier, where the reader reads, in any layout."""
+    """Mark the pairs that an edge can join in any layout: the source writes earlier, where the reader reads."""
     times = torch.tensor([_time(leaf) for leaf in leaves])
     found = torch.zeros(len(leaves) + 1, len(leaves), dtype=torch.bool)
     is_head = torch.tensor([leaf.kind == "head" for leaf in leaves])
@@ -185,8 +185,11 @@ class _EdgeRun:
             return torch.einsum("bf,fd->fbd", difference, dictionary.w_dec[index])
         if kind == "error":
             return (mlp(x) - dictionary.decode(dictionary.encode(x), x) - donor.errors[layer][:, at])[None]
-        assert dictionary.w_skip is not None
-        return (x @ dictionary.w_skip - donor.skips[layer][:, at])[None]
+        return (
+            dictionary.decode(x.new_zeros(len(x), dictionary.n_features), x)
+            - dictionary.b_dec
+            - donor.skips[layer][:, at]
+        )[None]
 
 
 def _features(

@@ -88,7 +88,9 @@ def slow_edges(subject: Subject, leaves: tuple[Node, ...], reads: Tensor, clean:
     """Give each reader a whole residual stream and run the model's own layer on it."""
     model, known = subject.model, {}
     for number in sorted(range(len(leaves)), key=lambda i: order_of(leaves[i])):
-        known[number] = change_of(subject, leaves, number, heard(subject, leaves, reads, number, donor, known), clean, donor)
+        known[number] = change_of(
+            subject, leaves, number, heard(subject, leaves, reads, number, donor, known), clean, donor
+        )
     final = heard(subject, leaves, reads, len(leaves), donor, known)
     return model.logits(final[:, list(LAYOUT.answer_positions)])
 

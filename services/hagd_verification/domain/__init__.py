@@ -1,0 +1,1 @@
+"""Pure maths of stage 4: nulls, measures, tests and the verdict."""

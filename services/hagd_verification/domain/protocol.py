@@ -1,0 +1,76 @@
+"""How much of each test is run: everything on small models, fixed subsets and early stops on large ones."""
+
+from dataclasses import dataclass
+
+from hagd.models.language_model import ModelConfig
+
+LARGE_PARAMETERS = 10_000_000
+"""Weights in blocks above which a model counts as large."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Prompts and draws of every part. All subsets are the first prompts of each layout, so that they are fixed."""
+
+    draws: int
+    stop_after: int | None
+    """Exceedances that end a random test; None draws all."""
+    null_prompts: int
+    null_donors: int
+    """Unpaired donors per prompt in random tests, of the three of the headline."""
+    curve_prompts: int
+    edge_prompts: int
+    edge_draws: int
+    random_edge_prompts: int
+    necessity_prompts: int
+    necessity_draws: int
+    control_prompts: int
+    control_draws: int
+    discover_prompts: int
+    card_prompts: int
+
+    @staticmethod
+    def of(config: ModelConfig, *, draws: int | None, sequential: bool | None, null_prompts: int | None) -> "Protocol":
+        """Choose the amounts for a model; what the caller gives stands."""
+        large = parameters(config) > LARGE_PARAMETERS
+        stop = 10 if (large if sequential is None else sequential) else None
+        if large:
+            return Protocol(
+                draws=draws or 199,
+                stop_after=stop,
+                null_prompts=null_prompts or 32,
+                null_donors=1,
+                curve_prompts=48,
+                edge_prompts=64,
+                edge_draws=4,
+                random_edge_prompts=32,
+                necessity_prompts=32,
+                necessity_draws=5,
+                control_prompts=48,
+                control_draws=199,
+                discover_prompts=64,
+                card_prompts=64,
+            )
+        return Protocol(
+            draws=draws or 999,
+            stop_after=stop,
+            null_prompts=null_prompts or 200,
+            null_donors=3,
+            curve_prompts=200,
+            edge_prompts=1 << 30,
+            edge_draws=19,
+            random_edge_prompts=100,
+            necessity_prompts=200,
+            necessity_draws=29,
+            control_prompts=200,
+            control_draws=199,
+            discover_prompts=512,
+            card_prompts=512,
+        )
+
+
+def parameters(config: ModelConfig) -> int:
+    """Count the weights in blocks."""
+    matrices = 2 if config.architecture == "gpt2" else 3
+    attention = 2 * config.d_model * config.d_head * (config.n_heads + config.n_kv_heads)
+    return config.n_layers * (attention + matrices * config.d_model * config.d_mlp)
