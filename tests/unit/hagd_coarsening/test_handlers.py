@@ -22,10 +22,10 @@ class Recorder:
     def __init__(self) -> None:
         self.shares: list[float] = []
 
-    def progress(self, done: float, total: float, message: str) -> None:
+    def progress(self, done: float, total: float, _message: str) -> None:
         self.shares.append(done / total)
 
-    def save_checkpoint(self, step: int, state: Document) -> None:
+    def save_checkpoint(self, _step: int, _state: Document) -> None:
         raise AssertionError("this stage is short")
 
     def load_checkpoint(self) -> tuple[int, Document] | None:
