@@ -33,6 +33,10 @@ class SearchConfig:
     """KL in nats that one removed node may cost in the first sweep."""
     price_growth: float = 1.6
     """Factor on the price from sweep to sweep."""
+    stalled_growth: float = 4.0
+    """Factor on the price after a sweep that removed less than a twentieth of the nodes."""
+    patience: int = 3
+    """Single nodes that may fail in a layer before its dearer ones are left alone for the sweep."""
     most_divergence: float = 3.0
     """Stop when the circuit's KL passes this many nats: nothing is left to keep."""
     protected_sweeps: int = 2
@@ -90,11 +94,11 @@ def remove_groups(
     """
     price, sweep = config.first_price, 0
     while state.size > config.floor and evidence.spent < config.budget and state.kl_nats < config.most_divergence:
-        level = max(0, len(levels) - 1 - sweep)
+        level, before = max(0, len(levels) - 1 - sweep), state.size
         Sweep(evidence, state, cost(state), levels[: level + 1], price, config, sweep).run()
         state.trace.append({"nodes": state.size, "kl_nats": state.kl_nats, "evaluations": evidence.spent})
         on_sweep(state)
-        price *= config.price_growth
+        price *= config.price_growth if state.size <= 0.95 * before else config.stalled_growth
         sweep += 1
 
 
@@ -110,6 +114,7 @@ class Sweep:
     config: SearchConfig
     number: int
     bases: list[CircuitRun] = field(default_factory=list[CircuitRun])
+    failures: int = 0
 
     def run(self) -> None:
         """Offer every layer's cheapest groups."""
@@ -118,6 +123,7 @@ class Sweep:
         self.state.kl_nats = self.evidence.divergence_of(self.bases)
         for layer in range(self.evidence.universe.n_layers - 1, -2, -1):
             candidates = self._candidates(layers == layer)
+            self.failures = 0
             if candidates:
                 self._offer(candidates, layer, len(self.levels) - 1)
 
@@ -131,13 +137,14 @@ class Sweep:
     def _offer(self, nodes: list[int], layer: int, level: int) -> None:
         """Try to remove nodes at once; on failure go on with halves, then with finer groups."""
         room = self.state.size - self.config.floor
-        if room <= 0 or self.evidence.spent >= self.config.budget:
+        if room <= 0 or self.evidence.spent >= self.config.budget or self.failures >= self.config.patience:
             return
         nodes = nodes[:room]
         if self._remove(nodes, layer):
             return
         if len(nodes) == 1:
             self.state.protected[nodes[0]] = self.number + self.config.protected_sweeps
+            self.failures += 1
             return
         first, second, finer = self._halves(nodes, level)
         self._offer(first, layer, finer)
