@@ -38,9 +38,9 @@ demo: $(READY)  ## modular addition 113: four stages, verdict, picture
 	$(BIN)/hagd show $(RUNS)/modadd
 
 demo-llm: $(MODEL)  ## SmolLM2-135M: indirect objects and facts, circuits of mixed resolution
-	$(BIN)/hagd extract --task ioi --model smollm2 --out $(RUNS)/ioi
+	$(BIN)/hagd extract --task ioi --model smollm2 --dictionary neurons --out $(RUNS)/ioi
 	$(BIN)/hagd show $(RUNS)/ioi
-	$(BIN)/hagd extract --task facts --model smollm2 --out $(RUNS)/facts
+	$(BIN)/hagd extract --task facts --model smollm2 --dictionary neurons --out $(RUNS)/facts
 	$(BIN)/hagd show $(RUNS)/facts
 
 browser:
