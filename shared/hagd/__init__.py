@@ -31,6 +31,7 @@ def extract(
     threads: int | None = None,
     progress: bool = True,
     use: "Mapping[str, str] | None" = None,
+    tokenizer: Any = None,
     **config: Any,
 ) -> "Extraction":
     """Extract a circuit and verify it, on this machine. The same call again goes on where it stopped.
@@ -43,6 +44,7 @@ def extract(
         threads: CPU threads of the worker process; all by default.
         progress: show progress on stderr.
         use: place in the plan -> another installed stage, as `{"transcoder": "my-transcoder"}`.
+        tokenizer: of a `model` in memory, which text prompts need; a named model brings its own.
         config: named settings (`seed`, `modulus`, `dictionary`, `resolution`, `sizes`, `budget`, `draws`,
             `threshold`, `gguf`, `revision`), and fields of a stage as `transcoder={"n_features": 512}`.
 
@@ -53,7 +55,17 @@ def extract(
     """
     from hagd.extraction import door  # noqa: PLC0415  # keeps `import hagd` cheap
 
-    return door.extract(model, pairs, task=task, out=out, threads=threads, progress=progress, use=use, config=config)
+    return door.extract(
+        model,
+        pairs,
+        task=task,
+        out=out,
+        threads=threads,
+        progress=progress,
+        use=use,
+        tokenizer=tokenizer,
+        config=config,
+    )
 
 
 def open_run(folder: "str | Path", run_id: str | None = None) -> "Extraction":

@@ -26,6 +26,8 @@ class Services:
 
     process: "subprocess.Popen[bytes]"
     rows: dict[str, dict[str, str | int]]
+    said: list[bytes]
+    """Lines on stderr so far."""
 
     @property
     def address(self) -> str:
@@ -41,7 +43,8 @@ def services_up(root: Path) -> Generator[Services]:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     out = process.stdout
     assert out is not None
-    drain = threading.Thread(target=lambda: process.stderr and process.stderr.read(), daemon=True)
+    said: list[bytes] = []
+    drain = threading.Thread(target=lambda: said.extend(process.stderr or []), daemon=True)
     drain.start()
     try:
         text = ""
@@ -50,7 +53,7 @@ def services_up(root: Path) -> Generator[Services]:
             with contextlib.suppress(ValueError):
                 answer = json.loads(text)
                 break
-        yield Services(process, {row["service"]: row for row in answer["data"]})
+        yield Services(process, {row["service"]: row for row in answer["data"]}, said)
     finally:
         process.terminate()
         process.wait(60)
@@ -87,6 +90,7 @@ def test_four_services_take_a_request_to_its_verdict_and_end_together(hagd: Comm
         services.process.send_signal(signal.SIGINT)
         assert services.process.wait(60) == 0
         assert gone(services.pids(), 1)
+    assert not [line for line in services.said if b"Traceback" in line or b"Fatal" in line]
 
 
 def test_no_service_outlives_the_process_that_started_it(workplace: Path) -> None:

@@ -49,7 +49,11 @@ def prepare(inputs: Documents, config: Config, context: StageContext) -> Documen
 
 def train(inputs: Documents, config: Config, context: StageContext) -> Documents:
     begin(config, context, "transcoder")
-    return {"dictionaries": Document({"layers": [{"layer": 0, "fvu": 0.25, "l0": 7.0, "seed": [1]}]})}
+    return {
+        "dictionaries": Document(
+            {"metrics": {"layers": [{"fvu": 0.25, "l0": 7.0, "layer": 0, "seed": [1]}], "kl_nats": 0.5}}
+        )
+    }
 
 
 def coarsen(inputs: Documents, config: Config, context: StageContext) -> Documents:

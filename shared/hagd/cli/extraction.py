@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -188,7 +188,7 @@ def show(
     html: Annotated[
         Path | None, typer.Option(help="Where to write the page; report.html in the run by default.")
     ] = None,
-    cards: Annotated[bool, typer.Option("--cards/--no-cards", help="Feature cards; they run the model.")] = True,
+    cards: Annotated[bool, typer.Option("--cards/--no-cards", help="Feature cards.")] = True,
     open_it: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -222,18 +222,16 @@ def verify(run: RunFolderArgument, run_id: RunIdOption = None, as_json: JsonFlag
 
 def _write_evidence(evidence: Mapping[str, Any]) -> None:
     _write_verdict(str(evidence.get("verdict")), evidence)
-    if settings := evidence.get("settings"):
-        names = ["ablation", "errors", "attention", "behavioural_preservation", "faithfulness", "kl_nats"]
-        write_line()
-        write_table(names, [[row.get(name) for name in names] for row in settings])
-    if curve := evidence.get("curve"):
-        names = ["nodes", "leaves", "behavioural_preservation", "faithfulness"]
-        write_line()
-        write_table(names, [[point.get(name) for name in names] for point in curve])
-    if controls := evidence.get("negative_controls"):
-        write_line()
-        rows = [[control.get(name) for name in ("name", "verdict", "expected")] for control in controls]
-        write_table(["negative control", "verdict", "expected"], rows)
+    for name in ("settings", "curve", "negative_controls"):
+        if rows := evidence.get(name):
+            write_line()
+            _write_rows(rows)
+
+
+def _write_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write mappings as a table of their plain fields."""
+    names = list(dict.fromkeys(name for row in rows for name in row if not isinstance(row[name], dict | list)))
+    write_table(names, [[row.get(name) for name in names] for row in rows])
 
 
 def export(

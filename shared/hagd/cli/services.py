@@ -77,6 +77,10 @@ def up(
                 sys.stdout.flush()
             say("stop with Ctrl-C")
             code = _watch(children, received)
+        badly = [child for child in children if child.process.returncode != 0]
+        for child in badly:
+            say(f"the {child.name} service ended with exit code {child.process.returncode}")
+        code = EXIT_FAILED if badly else code
     finally:
         lock.release()
     raise typer.Exit(code)
@@ -142,7 +146,7 @@ def _watch(children: list[Child], received: list[int]) -> int:
         for child in children:
             code = child.process.poll()
             if code is not None:
-                say(f"the {child.name} service ended with exit code {code}; stopping the others")
+                say(f"the {child.name} service is gone; stopping the others")
                 return EXIT_FAILED
         sleeper.wait(_LOOK_SECONDS)
     say("stopping")

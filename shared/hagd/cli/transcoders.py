@@ -16,7 +16,7 @@ from hagd.cli.options import (
     UseOption,
     with_settings,
 )
-from hagd.cli.output import say, write_json, write_table
+from hagd.cli.output import say, write_fields, write_json, write_line, write_table
 
 if TYPE_CHECKING:
     from hagd.extraction.settings import Settings
@@ -55,12 +55,18 @@ def _write_quality(folder: Any, run_id: str | None, *, as_json: bool) -> None:
     from hagd.extraction.roles import DICTIONARIES  # noqa: PLC0415
 
     content = OpenRun.open(folder, run_id).data(DICTIONARIES)
+    quality: Mapping[str, Any] = content.get("metrics", content)
     if as_json:
-        write_json("dictionaries", content)
+        write_json("dictionaries", quality)
         return
-    layers: list[Mapping[str, Any]] = [layer for layer in content.get("layers", []) if isinstance(layer, Mapping)]
+    layers: list[Mapping[str, Any]] = [layer for layer in quality.get("layers", []) if isinstance(layer, Mapping)]
     names = list(dict.fromkeys(name for layer in layers for name, value in layer.items() if _is_plain(value)))
+    names.sort(key=lambda name: (name != "layer", name != "kind"))
     write_table(names, [[layer.get(name) for name in names] for layer in layers])
+    together = {name: value for name, value in quality.items() if _is_plain(value) and value is not None}
+    if together:
+        write_line("all layers replaced at once:")
+        write_fields(together)
 
 
 def _is_plain(value: Any) -> bool:

@@ -29,13 +29,14 @@ def extract(
     threads: int | None,
     progress: bool | ProgressView,
     use: Mapping[str, str] | None,
+    tokenizer: Any,
     config: Mapping[str, Any],
 ) -> Extraction:
     """Run an extraction; see `hagd.extract`."""
     out = None if out is None else Path(out)
     if out is None and ((pairs is not None and not isinstance(pairs, str | Path)) or _is_module(model)):
         raise UsageError("a model or pairs in memory need a folder to be kept in", "add out=FOLDER")
-    settings = _settings(task, _model_path(model, out), _prompts_path(pairs, out), config)
+    settings = _settings(task, _model_path(model, tokenizer, out), _prompts_path(pairs, out), config)
     plan = build_plan(settings, use=use)
     folder = out or default_folder(settings, plan)
     view = (
@@ -76,7 +77,7 @@ def _is_module(model: Any) -> bool:
     return hasattr(model, "save_pretrained")
 
 
-def _model_path(model: Any, out: Path | None) -> str | None:
+def _model_path(model: Any, tokenizer: Any, out: Path | None) -> str | None:
     """Give the name of a model; one in memory is kept beside the run, since another process does the work."""
     if model is None or isinstance(model, str | Path):
         return None if model is None else str(model)
@@ -85,7 +86,9 @@ def _model_path(model: Any, out: Path | None) -> str | None:
             f"cannot take a {type(model).__name__} as a model", "give a folder, a hub id, or a Hugging Face model"
         )
     folder = _inputs(out) / "model"
-    model.save_pretrained(folder, safe_serialization=True)
+    model.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
     return str(folder)
 
 

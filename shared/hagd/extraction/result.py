@@ -4,7 +4,7 @@ Artifacts are read from the run folder when they are first asked for, and never 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +21,7 @@ from hagd.viewer import RunView, render_html, repr_html
 from hagd.viewer.documents import view_from_documents
 
 _DRAWN: Final = (roles.CIRCUIT, roles.GRAPH, roles.HIERARCHY, roles.VERIFICATION)
-_CARDS: Final = (roles.MODEL, roles.TASK, roles.DICTIONARIES)
+_MODEL: Final = (roles.MODEL, roles.TASK, roles.DICTIONARIES)
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,8 @@ class Extraction:
     def evidence(self) -> Mapping[str, Any]:
         """Give the `data` of `hagd verify --json`."""
         evidence = dict(self.run.data(roles.VERIFICATION))
-        if not evidence.get("command"):
-            # The stage knows no command line: it is a function of content. The run does.
-            evidence["command"] = self.run.state.request.labels.get("command", "")
-        return evidence
+        # The stage is a function of content and knows no command line; the run knows the one that made it.
+        return evidence | {"command": self.run.state.request.labels.get("command", evidence.get("command", ""))}
 
     @property
     def verdict(self) -> str:
@@ -74,14 +72,19 @@ class Extraction:
         return str(self.evidence.get("verdict", "no claim"))
 
     def view(self, *, cards: bool = True) -> RunView:
-        """Give what the viewer draws; feature cards run the model on some prompts, which brings torch.
+        """Give what the viewer draws. Feature cards are those that verification left; a run that has not come so far
+        makes some by running the model, which brings torch.
 
         Raises:
             RunError: the run has made no circuit yet.
         """
-        wanted = _DRAWN + (_CARDS if cards else ())
+        there = cards and self.run.has(roles.CARDS)
+        wanted = _DRAWN + (_MODEL if cards and not there else ())
         documents = {role: self.run.document(role) for role in wanted if self.run.has(role)}
-        return view_from_documents(documents, title=self._title(), provenance=self._provenance())
+        view = view_from_documents(documents, title=self._title(), provenance=self._provenance())
+        evidence = self.evidence if view.verification else {}
+        made = {**view.cards, **self.run.data(roles.CARDS)} if there else view.cards
+        return replace(view, verification=evidence, cards=made)
 
     def to_html(self, path: str | Path, *, cards: bool = True) -> Path:
         """Write the page of this run, with feature cards if wanted: one file that needs no network. Gives its path.

@@ -70,14 +70,14 @@ def stage_configs(settings: Settings) -> dict[str, dict[str, Any]]:
     configs: dict[str, dict[str, Any]] = {
         "subject": {"task": _task(settings), "model": _model(settings)},
         "transcoder": _given(kind=settings.dictionary),
-        "coarsening": {},
+        "coarsening": _given(resolution=settings.resolution),
         "traversal": _given(
             resolution=settings.resolution, budget=settings.budget, max_nodes=max(settings.sizes, default=None)
         ),
         "verification": _given(sizes=list(settings.sizes) or None, draws=settings.draws, threshold=settings.threshold),
     }
     if settings.seed:
-        for stage in ("subject", "transcoder", "traversal", "verification"):
+        for stage in STAGES:
             configs[stage]["seed"] = settings.seed
     return {stage: _merged(config, settings.overrides.get(stage, {})) for stage, config in configs.items()}
 

@@ -6,6 +6,7 @@ start -> the address on stdout, as one JSON line -> SIGTERM, SIGINT, end of stdi
 
 import asyncio
 import json
+import os
 import signal
 import sys
 import threading
@@ -112,6 +113,7 @@ class StageHost:
 
 
 def _wait_for_eof(wake: Callable[[], object]) -> None:
-    while sys.stdin.buffer.read(4096):
+    # The descriptor itself: a thread that waits inside `sys.stdin` would abort the interpreter when it ends.
+    while os.read(0, 4096):
         pass
     wake()

@@ -22,15 +22,15 @@ def test_the_main_example_means_what_it_says() -> None:
     }
 
 
-def test_a_seed_reaches_every_stage_that_draws() -> None:
+def test_a_seed_reaches_every_stage() -> None:
     configs = stage_configs(Settings(task="parity", seed=5))
     assert configs["subject"]["model"]["seed"] == 5
-    assert [stage for stage, config in configs.items() if config.get("seed") == 5] == [
-        "subject",
-        "transcoder",
-        "traversal",
-        "verification",
-    ]
+    assert [config["seed"] for config in configs.values()] == [5] * 5
+
+
+def test_the_resolution_is_that_of_graph_and_search() -> None:
+    configs = stage_configs(Settings(task="parity", resolution="mixed"))
+    assert configs["coarsening"] == configs["traversal"] == {"resolution": "mixed"}
 
 
 def test_sizes_bound_the_search_and_set_the_curve() -> None:
