@@ -11,8 +11,8 @@ from torch import Tensor
 
 from hagd.artifacts.document import Document
 from hagd.errors import AccuracyGateError, InvalidInputError
+from hagd.interventions.activations import Subject, record
 from hagd.models.architectures import convert
-from hagd.models.attention import plain_logits
 from hagd.models.language_model import LanguageModel
 from hagd.models.loading import LoadedModel, load_model
 from hagd.models.storage import model_to_document
@@ -131,7 +131,7 @@ def measure_accuracy(model: LanguageModel, task: Task, context: StageContext) ->
     for split, batch in batches:
         for index in torch.arange(len(batch)).split(_CHUNK if model.config.d_model > 128 else 4096):
             part = batch.take(index)
-            logits = plain_logits(model, part.clean)[:, list(batch.layout.answer_positions)]
+            logits = record(Subject(model), part.clean, batch.layout.answer_positions).logits
             right.setdefault(split, []).extend(answered_right(logits, part, task.judged).tolist())
             done += len(part)
             context.progress(done, total, "measuring the model's accuracy")
