@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Float
 from safetensors import safe_open
 from torch import Tensor, nn
-from torch_geometric.nn import GATv2Conv
 
 from hagd.errors import CorruptArtifactError
 from hagd.graphs.attribution_graph import AttributionGraph
 from hagd.graphs.hierarchy import Hierarchy
+from hagd_traversal.membership.attention import GraphAttention
 from hagd_traversal.membership.features import EDGE_FEATURES, NODE_FEATURES, LevelGraph, level_graph
 
 CHECKPOINT = Path(__file__).with_name("checkpoint.safetensors")
@@ -45,8 +45,8 @@ class MembershipNetwork(nn.Module):
         return self.leave(torch.cat([first, hidden], dim=-1)).squeeze(-1) / self.temperature
 
 
-def _attention() -> GATv2Conv:
-    return GATv2Conv(_WIDTH, _WIDTH // _HEADS, heads=_HEADS, edge_dim=len(EDGE_FEATURES), add_self_loops=False)
+def _attention() -> GraphAttention:
+    return GraphAttention(_WIDTH, _HEADS, len(EDGE_FEATURES))
 
 
 def load_network(path: Path = CHECKPOINT) -> MembershipNetwork:

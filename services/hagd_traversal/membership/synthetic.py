@@ -18,7 +18,7 @@ from hagd.graphs.nodes import NODE_KINDS, Node
 
 _BRANCHING = 4
 _SATURATED, _DECOYS = 0.08, 0.03
-_MOST_NODES = 700
+_MOST_NODES = 350
 
 
 @dataclass(frozen=True)
