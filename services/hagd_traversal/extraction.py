@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from hagd.artifacts.document import Document
 from hagd.dictionaries.storage import dictionaries_from_document
@@ -15,7 +13,7 @@ from hagd.graphs.circuit import Circuit
 from hagd.graphs.hierarchy import Hierarchy
 from hagd.graphs.storage import circuit_to_document, graph_from_document, hierarchy_from_document
 from hagd.interventions.activations import Subject
-from hagd.interventions.evaluation import Prepared, prepare
+from hagd.interventions.evaluation import prepare
 from hagd.interventions.universe import Universe
 from hagd.models.storage import model_from_document
 from hagd.pipeline.contract import Config, StageContext
@@ -47,6 +45,7 @@ class Plan:
     start_tolerance_nats: float
     first_price: float
     most_divergence: float
+    refinement_tolerance_nats: float
 
     @staticmethod
     def of(config: TraversalConfig, subject: Subject) -> "Plan":
@@ -64,6 +63,7 @@ class Plan:
             start_tolerance_nats=0.12 if large else 0.02,
             first_price=3e-4 if large else 1e-5,
             most_divergence=1.5 if large else 4.0,
+            refinement_tolerance_nats=0.002,
         )
 
 
@@ -104,27 +104,36 @@ def extract(
     select = prepare(searched, universe, task, "select", seed=settings.seed, most=plan.select_prompts)
     scores = score_sizes(select, ranking, candidate_sizes(len(ranking), settings.max_nodes))
     size = choose_size(scores, settings.target)
-    replaced: Mapping[int, list[int]] = {}
-    named, named_scores = universe, guide.signed.numpy()
+    opened = Opened(searched, universe, {})
     if plan.mixed and subject.dictionaries:
         context.progress(0.85, 1, "refining blocks")
-        replaced, named, ranking = _refine(subject, task, universe, evidence, ranking, size, plan, settings)
-        named_scores = np.zeros(len(named))
-        named_scores[: len(universe)] = guide.signed.numpy()
-    nodes = frontier(subject, named, ranking, replaced, named_scores)
-    chosen = len(frontier(subject, named, ranking[:size], replaced, named_scores))
+        opened = _refine(subject, task, evidence, ranking[:size], plan, settings)
+        select = prepare(opened.subject, opened.universe, task, "select", seed=settings.seed, most=plan.select_prompts)
+    scores_by_entry = np.zeros(len(opened.universe))
+    scores_by_entry[: len(universe)] = guide.signed.numpy()
+    nodes = frontier(subject, opened.universe, ranking, opened.replaced, scores_by_entry)
+    chosen = len(frontier(subject, opened.universe, ranking[:size], opened.replaced, scores_by_entry))
     context.progress(0.92, 1, "choosing edges")
     edges, n_edges, edge_evaluations = choose_edges(graph, nodes[:chosen], select)
-    spent = evidence.spent + len(scores) * 4 * len(select.groups) + edge_evaluations
     return Circuit(
         nodes=tuple(nodes),
         size=chosen,
         edges=edges,
         n_edges=n_edges,
-        refined=_refined_roles(named, replaced, plan.mixed),
-        evaluations=spent,
+        refined=_refined_roles(opened),
+        evaluations=evidence.spent + len(scores) * 4 * len(select.groups) + edge_evaluations,
         trace=tuple(state.trace),
     )
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What the search found, with some blocks opened into features."""
+
+    subject: Subject
+    universe: Universe
+    """Names the entries; marks what was refined before the search (blocks opened later are in `replaced`)."""
+    replaced: Mapping[int, list[int]]
 
 
 def _search(evidence: Evidence, guide: Guide, plan: Plan, context: StageContext) -> SearchState:
@@ -153,39 +162,31 @@ def _search(evidence: Evidence, guide: Guide, plan: Plan, context: StageContext)
 def _refine(
     subject: Subject,
     task: Task,
-    universe: Universe,
     evidence: Evidence,
-    ranking: list[int],
-    size: int,
+    chosen: list[int],
     plan: Plan,
     settings: TraversalConfig,
-) -> tuple[Mapping[int, list[int]], Universe, list[int]]:
-    """Resolve the chosen circuit's blocks with the layers' dictionaries."""
-    blocks = [i for i in ranking[:size] if int(universe.kinds[i]) == 2]
+) -> Opened:
+    """Resolve the chosen circuit's blocks with the layers' dictionaries; the bill goes on in `evidence`."""
+    universe = evidence.universe
+    blocks = [i for i in chosen if int(universe.kinds[i]) == 2]
     layers = {int(universe.layers[i]) for i in blocks} & set(subject.dictionaries)
     opened = Subject(subject.model, {layer: subject.dictionaries[layer] for layer in sorted(layers)})
     wide = Universe.of(opened, universe.roles, universe.refined)
-    detailed = Evidence(_prepare_discover(opened, wide, task, plan, settings))
-    detailed.spent = evidence.spent
+    detailed = Evidence(prepare(opened, wide, task, "discover", seed=settings.seed, most=plan.prompts))
     circuit = torch.zeros(len(wide))
-    circuit[ranking[:size]] = 1.0
-    tolerance = RefinementConfig(tolerance_nats=0.01 if plan.mixed else 0.001)
-    replaced = refine_blocks(detailed, circuit, tolerance, detailed.spent + plan.refinement_budget)
-    evidence.spent = detailed.spent
-    return replaced, wide, ranking
+    circuit[chosen] = 1.0
+    config = RefinementConfig(tolerance_nats=plan.refinement_tolerance_nats)
+    replaced = refine_blocks(detailed, circuit, config, plan.refinement_budget)
+    evidence.spent += detailed.spent
+    return Opened(opened, wide, replaced)
 
 
-def _prepare_discover(
-    subject: Subject, universe: Universe, task: Task, plan: Plan, settings: TraversalConfig
-) -> Prepared:
-    return prepare(subject, universe, task, "discover", seed=settings.seed, most=plan.prompts)
-
-
-def _refined_roles(universe: Universe, replaced: Mapping[int, list[int]], mixed: bool) -> dict[int, tuple[str, ...]]:
+def _refined_roles(opened: Opened) -> dict[int, tuple[str, ...]]:
     """List the roles whose MLP is resolved into features, by layer."""
-    refined: Float[Tensor, "layer role"] = universe.refined.clone()
-    if mixed:
-        for block in replaced:
-            refined[universe.layers[block], universe.role_ids[block]] = True
+    universe = opened.universe
+    refined = universe.refined.clone()
+    for block in opened.replaced:
+        refined[universe.layers[block], universe.role_ids[block]] = True
     rows = {layer: refined[layer].nonzero().flatten().tolist() for layer in range(universe.n_layers)}
     return {layer: tuple(universe.roles[i] for i in row) for layer, row in rows.items() if row}
