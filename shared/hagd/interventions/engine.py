@@ -15,8 +15,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hagd.dictionaries.dictionary import Dictionary
-from hagd.interventions.activations import Activations, Subject, attend, project_heads
+from hagd.errors import InvalidInputError
+from hagd.interventions.activations import Activations, Subject
 from hagd.interventions.gates import Gates
+from hagd.models.attention import attend, project_heads
 from hagd.models.language_model import Mlp
 
 ErrorSetting = Literal["corrupted", "zero", "live"]
@@ -27,7 +29,8 @@ class CircuitRun:
     """The logits of a run and the residual entering each layer, from which later runs may start."""
 
     logits: Float[Tensor, "*batch answer vocab"]
-    residuals: tuple[Float[Tensor, "*batch pos d_model"], ...]
+    residuals: tuple[Float[Tensor, "... pos d_model"], ...]
+    """Layers below a shared prefix keep the prefix's leading axes."""
 
 
 def run_circuit(
@@ -47,14 +50,19 @@ def run_circuit(
     `errors` says what the error of a refined block does when its gate is 0: take the donor's value
     (the headline), or be zero; `live` runs every error as if its gate were 1. `patterns` freezes attention.
     `start` and `base` skip the layers below `start`, where the circuit must equal that of `base`.
+
+    Raises:
+        InvalidInputError: `start` is given without `base`.
     """
+    if start and base is None:
+        raise InvalidInputError(f"a run from layer {start} needs the run it continues", "give base, or start at 0")
     model = subject.model
     last = model.config.n_layers - 1
     n_pos = tokens.shape[1]
     rotary = model.rotary(n_pos)
     answers = torch.tensor(sorted(set(answer_positions)), device=tokens.device)
     everywhere = torch.arange(n_pos, device=tokens.device)
-    if start and base is not None:
+    if base is not None and start:
         resid, residuals = base.residuals[start], list(base.residuals[:start])
     else:
         live = model.embed[tokens]
@@ -89,13 +97,14 @@ def run_circuit(
             parts_at = _live_positions(_parts_gate(gates, layer, errors), refined)
             if len(parts_at):
                 x = block.norm_mlp(resid[..., parts_at, :])
-                delta = _parts_delta(block.mlp, dictionary, x, parts_at, donor, gates, errors)
+                parts = _parts_delta(block.mlp, dictionary, x, parts_at, donor, gates, errors)
+                delta = (1 - gates.mlps[..., layer, parts_at][..., None]) * parts
                 mlp_out = _place(mlp_out, parts_at, delta, -2)
         resid = resid + mlp_out
     return CircuitRun(model.logits(resid[..., list(answer_positions), :]), tuple(residuals))
 
 
-def _live_positions(gate: Float[Tensor, "*circuit pos"], wanted: Int[Tensor, " pos"]) -> Int[Tensor, " pos"]:
+def _live_positions(gate: Float[Tensor, "*circuit pos"], wanted: Int[Tensor, " wanted"]) -> Int[Tensor, " live"]:
     """Give the wanted positions where a node is live in any of the circuits (all of them under autograd)."""
     if gate.requires_grad:
         return wanted
@@ -104,7 +113,7 @@ def _live_positions(gate: Float[Tensor, "*circuit pos"], wanted: Int[Tensor, " p
 
 
 def _place(
-    base: Float[Tensor, "..."], at: Int[Tensor, " pos"], delta: Float[Tensor, "..."], axis: int
+    base: Float[Tensor, "..."], at: Int[Tensor, " place"], delta: Float[Tensor, "..."], axis: int
 ) -> Float[Tensor, "..."]:
     """Add `delta` to `base` at some positions (axis `axis`, counted from the end), broadcasting leading axes."""
     if len(at) == base.shape[axis]:
@@ -129,12 +138,12 @@ def _dead_error(gates: Gates, layer: int) -> Float[Tensor, "*circuit pos 1"]:
 def _parts_delta(
     mlp: Mlp,
     dictionary: Dictionary,
-    x: Float[Tensor, "*batch pos d_model"],
-    at: Int[Tensor, " pos"],
+    x: Float[Tensor, "*batch place d_model"],
+    at: Int[Tensor, " place"],
     donor: Activations,
     gates: Gates,
     errors: ErrorSetting,
-) -> Float[Tensor, "*batch pos d_model"]:
+) -> Float[Tensor, "*both place d_model"]:
     """Give what the live features, error and skip of one refined MLP change against the donor's output at `at`."""
     layer = dictionary.layer
     feature_gates = gates.features[layer][..., at, :]

@@ -30,8 +30,8 @@ def attend(
     x: Float[Tensor, "*batch pos d_model"],
     rotary: Rotary | None,
     queries_at: Int[Tensor, " query"],
-    pattern: Float[Tensor, "*batch head query pos"] | None = None,
-) -> tuple[Float[Tensor, "*batch query head d_head"], Float[Tensor, "*batch head query pos"]]:
+    pattern: Float[Tensor, "*shared head query pos"] | None = None,
+) -> tuple[Float[Tensor, "*batch query head d_head"], Float[Tensor, "*shared head query pos"]]:
     """Run one attention layer for the queries at `queries_at`; `pattern` replaces the softmax if given.
 
     Result: head outputs before `w_o`, and the attention probabilities.
