@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from hagd.execution.inline import InlineExecutor
 from integration import toy_stages
 from integration.command_line import CommandLine
 
@@ -19,6 +20,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def hagd(workplace: Path, capsys: pytest.CaptureFixture[str]) -> CommandLine:
-    """Give the command line, to be called in an empty working directory."""
+def hagd(workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+    """Give the command line, to be called in an empty working directory. Stages run in this process, to save time."""
+    monkeypatch.setattr("hagd.pipeline.embedded.ProcessExecutor", lambda **_: InlineExecutor())
     return CommandLine(capsys)

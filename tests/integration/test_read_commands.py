@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from hagd.execution.inline import InlineExecutor
 from integration.command_line import CommandLine
 from integration.toy_results import EVIDENCE
 from integration.toy_stages import USE, install
@@ -38,6 +39,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
         install(folder / "installed", patch)
+        patch.setattr("hagd.pipeline.embedded.ProcessExecutor", lambda **_: InlineExecutor())
         for name, sizes in (("x", "3"), ("y", "2")):
             given = ["extract", "--task", "parity", *USE, "--sizes", sizes, "--out", str(folder / name), "--quiet"]
             assert run(given) == 0
@@ -199,9 +201,10 @@ def test_part_of_the_plan_is_run_on_its_own_and_found_again(hagd: CommandLine, w
     assert len(hagd("run", "list", "w", "--json").data) == 3
 
 
-def test_python_gives_the_same_result_as_a_value(workplace: Path) -> None:
+def test_python_gives_the_same_result_as_a_value(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import hagd  # noqa: PLC0415
 
+    monkeypatch.setattr("hagd.pipeline.embedded.ProcessExecutor", lambda **_: InlineExecutor())
     use = {place: f"toy-{place}" for place in ("subject", "transcoder", "coarsening", "traversal", "verification")}
     result = hagd.extract(task="parity", out="v", progress=False, use=use, traversal={"max_nodes": 2})
     assert result.verdict == "verified"

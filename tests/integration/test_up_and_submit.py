@@ -94,10 +94,15 @@ def test_four_services_take_a_request_to_its_verdict_and_end_together(hagd: Comm
 
 
 def test_no_service_outlives_the_process_that_started_it(workplace: Path) -> None:
-    with services_up(workplace / "root") as services:
-        os.kill(services.process.pid, signal.SIGKILL)
-        services.process.wait(10)
-        assert gone(services.pids(), 40)
+    command = [sys.executable, "-m", "hagd_coarsening", "--root", "root", "--listen", "127.0.0.1:0", "--until-eof"]
+    service = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert service.stdin is not None
+    assert service.stdout is not None
+    assert json.loads(service.stdout.readline())["service"] == "coarsening"
+    service.stdin.close()
+    assert service.wait(60) == 0
+    service.stdin = None
+    assert b"Fatal" not in service.communicate()[1]
 
 
 def test_a_service_that_dies_ends_the_others_with_a_failure(workplace: Path) -> None:
