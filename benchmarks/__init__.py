@@ -1,0 +1,1 @@
+"""Measured claims: each command prints a table with floors and controls and writes JSON under `build/`."""
