@@ -99,6 +99,22 @@ def test_a_dry_run_prints_the_plan_and_touches_nothing(hagd: CommandLine, workpl
     assert [entry["estimate"]["cached"] for entry in later.data["plan"]] == [True] * 5
 
 
+def test_a_flag_goes_before_the_environment_and_that_before_the_file(
+    hagd: CommandLine, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def seed_and_budget(*arguments: str) -> tuple[int, int]:
+        plan = hagd.extract("--dry-run", "--json", *arguments).data["plan"]
+        return plan[0]["config"]["seed"], plan[3]["config"]["budget"]
+
+    (workplace / "hagd.toml").write_text("[extract]\nseed = 3\nbudget = 1009\n")
+    assert seed_and_budget() == (3, 1009)
+    monkeypatch.setenv("HAGD_EXTRACT_SEED", "5")
+    assert seed_and_budget() == (5, 1009)
+    assert seed_and_budget("--seed", "7") == (7, 1009)
+    (workplace / "hagd.toml").write_text("[extract")
+    assert hagd.extract("--dry-run", "--json").error["kind"] == "invalid-input"
+
+
 BAD = {
     "no task": ([], "usage", 2, "--task"),
     "unknown task": (["--task", "chess"], "unknown-name", 2, "modular-addition"),

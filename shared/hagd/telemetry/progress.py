@@ -79,13 +79,17 @@ class LiveProgress:
     def __init__(self, stages: Sequence[str], console: Any) -> None:
         # Imported here because rich's progress module costs 80 ms, which `hagd --help` need not pay.
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+        from rich.table import Column  # noqa: PLC0415
 
         self._progress = Progress(
             TextColumn("{task.fields[mark]} {task.description:<13}"),
             BarColumn(bar_width=28),
             TaskProgressColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}", style="dim"),
+            # What a stage says is no markup, and one line is enough for it.
+            TextColumn(
+                "{task.fields[note]}", style="dim", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")
+            ),
             console=console,
         )
         self._tasks = {
@@ -105,6 +109,10 @@ class LiveProgress:
         self._progress.start_task(task)
         self._progress.update(task, completed=1, total=1, mark="[green]✓[/]", note=note)
         self._progress.stop_task(task)
+
+    def refresh(self) -> None:
+        """Draw now; otherwise a few times a second."""
+        self._progress.refresh()
 
     def _task(self, stage_id: str) -> Any:
         if stage_id not in self._tasks:

@@ -42,11 +42,13 @@ def test_lines_come_at_most_every_few_seconds_per_stage() -> None:
 def test_bars_show_all_stages_from_the_start() -> None:
     out = io.StringIO()
     with LiveProgress(["subject", "transcoder"], Console(file=out, force_terminal=True, width=120)) as bars:
-        bars.update("subject", 1, 2, "half way")
+        bars.update("subject", 1, 2, "half [/way] there")
+        bars.refresh()
         bars.finish("subject", "3.0 s")
     assert "subject" in out.getvalue()
     assert "transcoder" in out.getvalue()
     assert "✓" in out.getvalue()
+    assert "half [/way] there" in out.getvalue()
 
 
 def test_a_pipe_gets_lines_and_quiet_gets_nothing() -> None:
