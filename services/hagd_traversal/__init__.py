@@ -1,0 +1,1 @@
+"""Stage 3: searches the circuit by causal tests down the hierarchy."""

@@ -40,6 +40,8 @@ class Plan:
     refinement_budget: int
     prompts: int
     select_prompts: int
+    largest: int
+    """Largest circuit that is offered: a large one costs a whole forward, and nobody reads it."""
     floor: int
     integration_points: tuple[float, ...]
     start_tolerance_nats: float
@@ -54,10 +56,11 @@ class Plan:
         mixed = large if config.resolution == "auto" else config.resolution == "mixed"
         return Plan(
             mixed=mixed,
-            budget=config.budget or (22_000 if large else 400_000),
+            budget=config.budget or (16_000 if large else 400_000),
             refinement_budget=6_000 if large else 50_000,
             prompts=config.prompts or (32 if large else 256),
             select_prompts=64 if large else 400,
+            largest=500 if large else 5000,
             floor=120 if large else 8,
             integration_points=(0.1, 0.3, 0.5, 0.7, 0.9) if model.n_layers > 1 else (0.25, 0.5, 0.75, 1.0),
             start_tolerance_nats=0.12 if large else 0.02,
@@ -102,7 +105,8 @@ def extract(
     ranking = rank_nodes(state, guide.importance)
     context.progress(0.8, 1, "choosing the size on D_select")
     select = prepare(searched, universe, task, "select", seed=settings.seed, most=plan.select_prompts)
-    scores = score_sizes(select, ranking, candidate_sizes(len(ranking), settings.max_nodes))
+    sizes = candidate_sizes(min(len(ranking), plan.largest), settings.max_nodes)
+    scores = score_sizes(select, ranking, sizes)
     size = choose_size(scores, settings.target)
     opened = Opened(searched, universe, {})
     if plan.mixed and subject.dictionaries:

@@ -1,7 +1,9 @@
 """What the network learns from: graphs with the causal effect of every node, turned into labels at every level.
 
-A group's effect is the sum of its members' positive effects, and at each level the groups that together carry 95 % of
-the whole are members. So one definition serves nodes and groups, and the share of positives falls out of the data.
+Effects count as shares of their kind's total: one missing token breaks what a hundred features merely dent, and in
+nats the features would not count at all. A group's effect is the sum of its members' positive effects, and at each
+level the groups that together carry 95 % of the whole are members. So one definition serves nodes and groups, and the
+share of positives falls out of the data.
 """
 
 from dataclasses import dataclass
@@ -13,7 +15,8 @@ from torch import Tensor
 
 from hagd.graphs.attribution_graph import AttributionGraph
 from hagd.graphs.hierarchy import Hierarchy
-from hagd_traversal.membership.features import LevelGraph, level_graph
+from hagd.graphs.nodes import NODE_KINDS
+from hagd_traversal.membership.features import LevelGraph, level_graphs
 from hagd_traversal.membership.synthetic import planted_graph
 
 COVERED = 0.95
@@ -49,17 +52,23 @@ def make_example(
 ) -> Example:
     """Describe and label every level; `effect` is NaN where a node is no candidate (the logit, errors)."""
     known = np.isfinite(effect)
-    gain = np.where(known, np.maximum(effect, 0.0), 0.0)
-    levels: list[LevelGraph] = []
+    gain = share_of_kind(graph, np.where(known, np.maximum(effect, 0.0), 0.0))
+    levels = tuple(level_graphs(graph, hierarchy))
     labels: list[Tensor] = []
     judged: list[Tensor] = []
-    for level in range(len(hierarchy.parents) + 1):
+    for level in range(len(levels)):
         members = hierarchy.members(level)
         n = int(members.max()) + 1
-        levels.append(level_graph(graph, hierarchy, level))
         labels.append(torch.from_numpy(label_members(np.bincount(members, gain, minlength=n))).float())
         judged.append(torch.from_numpy(np.flatnonzero(np.bincount(members, known, minlength=n) > 0)))
-    return Example(task, model, tuple(levels), tuple(labels), tuple(judged))
+    return Example(task, model, levels, tuple(labels), tuple(judged))
+
+
+def share_of_kind(graph: AttributionGraph, gain: Float[np.ndarray, " node"]) -> Float[np.ndarray, " node"]:
+    """Divide every node's effect by the total of its kind."""
+    kinds = np.array([NODE_KINDS.index(node.kind) for node in graph.nodes])
+    total = np.bincount(kinds, gain, minlength=len(NODE_KINDS))
+    return gain / np.where(total > 0, total, 1.0)[kinds]
 
 
 def planted_examples(seeds: range) -> list[Example]:

@@ -17,7 +17,7 @@ from hagd.errors import CorruptArtifactError
 from hagd.graphs.attribution_graph import AttributionGraph
 from hagd.graphs.hierarchy import Hierarchy
 from hagd_traversal.membership.attention import GraphAttention
-from hagd_traversal.membership.features import EDGE_FEATURES, NODE_FEATURES, LevelGraph, level_graph
+from hagd_traversal.membership.features import EDGE_FEATURES, NODE_FEATURES, LevelGraph, level_graphs
 
 CHECKPOINT = Path(__file__).with_name("checkpoint.safetensors")
 _WIDTH = 32
@@ -77,8 +77,7 @@ def membership_scores(
 ) -> list[Float[np.ndarray, " cluster"]]:
     """Give the probability of membership of every group, per level, finest first."""
     network = network or load_network()
-    levels = range(len(hierarchy.parents) + 1)
-    return [torch.sigmoid(network(level_graph(graph, hierarchy, level))).double().numpy() for level in levels]
+    return [torch.sigmoid(network(level)).double().numpy() for level in level_graphs(graph, hierarchy)]
 
 
 def leaf_scores(scores: list[Float[np.ndarray, " cluster"]], hierarchy: Hierarchy) -> Float[np.ndarray, " node"]:
