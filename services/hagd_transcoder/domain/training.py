@@ -57,10 +57,11 @@ def train(
     every = max(1, plan.steps // CHECKPOINTS)
     for step in range(first, plan.steps):
         loss = _step(model, discovery, learners, optimiser, plan, step, generator)
-        if step % 10 == 0 or step == plan.steps - 1:
+        saving = (step + 1) % every == 0
+        if saving or step % 10 == 0 or step == plan.steps - 1:
             _require_finite(loss, step)
             context.progress(step + 1, plan.steps, f"training dictionaries, loss {float(loss):.4f}")
-        if (step + 1) % every == 0 and step + 1 < plan.steps:
+        if saving and step + 1 < plan.steps:
             context.save_checkpoint(step + 1, _checkpoint(learners, optimiser, generator))
     return {learner.layer: learner.finished() for learner in learners}
 

@@ -1,0 +1,68 @@
+"""Dictionaries survive storage, and damage is named."""
+
+from dataclasses import fields, replace
+
+import pytest
+import torch
+
+from hagd.artifacts.document import Document
+from hagd.dictionaries.dictionary import Dictionary
+from hagd.dictionaries.storage import dictionaries_from_document, dictionaries_to_document
+from hagd.errors import CorruptArtifactError
+
+
+def dictionary(layer: int, *, gated: bool) -> Dictionary:
+    draw = torch.Generator().manual_seed(layer)
+
+    def tensor(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=draw)
+
+    return Dictionary(
+        kind="gated" if gated else "transcoder",
+        layer=layer,
+        activation="silu" if gated else "relu",
+        k=3,
+        w_gate=tensor(5, 7) if gated else None,
+        b_gate=tensor(7) if gated else None,
+        w_enc=tensor(5, 7),
+        b_enc=tensor(7),
+        w_dec=tensor(7, 5),
+        b_dec=tensor(5),
+        w_skip=tensor(5, 5) if gated else None,
+    )
+
+
+def test_stored_dictionaries_come_back_bit_for_bit_with_their_metrics() -> None:
+    originals = {2: dictionary(2, gated=True), 0: dictionary(0, gated=False)}
+    document = Document.decode(dictionaries_to_document(originals, {"layers": [{"fvu": 0.25}]}).encode())
+    assert document.content["metrics"]["layers"][0]["fvu"] == 0.25
+    read = dictionaries_from_document(document)
+    assert list(read) == [0, 2]
+    for layer, original in originals.items():
+        for field in fields(Dictionary):
+            before, after = getattr(original, field.name), getattr(read[layer], field.name)
+            assert torch.equal(before, after) if isinstance(before, torch.Tensor) else before == after
+
+
+def test_equal_dictionaries_give_equal_bytes() -> None:
+    first, second = (dictionaries_to_document({0: dictionary(0, gated=True)}, {}).encode() for _ in range(2))
+    assert first == second
+
+
+def test_a_missing_tensor_is_named() -> None:
+    document = dictionaries_to_document({0: dictionary(0, gated=False)}, {})
+    tensors = {name: value for name, value in document.tensors.items() if name != "0.w_dec"}
+    with pytest.raises(CorruptArtifactError, match=r"0\.w_dec"):
+        dictionaries_from_document(replace(document, tensors=tensors))
+
+
+def test_a_wrong_shape_is_named() -> None:
+    document = dictionaries_to_document({0: dictionary(0, gated=False)}, {})
+    tensors = {**document.tensors, "0.b_enc": document.tensors["0.b_enc"][:5]}
+    with pytest.raises(CorruptArtifactError, match=r"b_enc of layer 0 has shape \(5,\), expected \(7,\)"):
+        dictionaries_from_document(replace(document, tensors=tensors))
+
+
+def test_another_document_is_refused() -> None:
+    with pytest.raises(CorruptArtifactError, match="schema"):
+        dictionaries_from_document(Document({"schema": "hagd.task/v1"}))
