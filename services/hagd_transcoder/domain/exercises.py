@@ -95,7 +95,7 @@ def exercise_sorting(config: SortingConfig, seed: int) -> Exercise:
     generator = generator_for(seed, "sorting", "lists")
     lists, group = _orders_of(subsets, generator)
     tokens, answers = sorting.write_prompts(config.n_values, lists)
-    recipe = Recipe(0.8, 3e-3, 0.01, 160, 60, batch=1024)
+    recipe = Recipe(0.8, 3e-3, 0.1, 120, 60, batch=512)
     held_out = _hold_out(group, len(subsets), recipe.train_share, seed, "sorting") & ~_shows_alone(subsets)[group]
     return Exercise(tokens, answers, sorting.layout_of(config.length), config.n_values + 1, held_out, recipe)
 
