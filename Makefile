@@ -11,7 +11,7 @@ PYTEST_FLAGS ?=
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup demo demo-llm test check gen format constraints bench-circuits train-membership browser clean
+.PHONY: help setup demo demo-llm test check gen docs format constraints bench-circuits train-membership browser clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -43,13 +43,18 @@ demo-llm: $(MODEL)  ## SmolLM2-135M: indirect objects and facts, circuits of mix
 	$(BIN)/hagd extract --task facts --model smollm2 --dictionary neurons --out $(RUNS)/facts
 	$(BIN)/hagd show $(RUNS)/facts
 
-browser:
+# The tests of the report need a browser; with HAGD_REQUIRE_BROWSER=1, as in CI, they fail without one.
+browser:  ## look for Chromium, install it where that needs no question
 	@command -v chromium chromium-browser google-chrome >/dev/null || test -n "$$HAGD_CHROMIUM" || \
 	  { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
 	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } ; } || \
-	  echo "no Chromium found: the browser tests will be skipped (install chromium or set HAGD_CHROMIUM)"
+	  if test "$(HAGD_REQUIRE_BROWSER)" = 1; then echo "no Chromium found: install it or set HAGD_CHROMIUM"; exit 1; \
+  else echo "no Chromium found: the browser tests will be skipped (install chromium or set HAGD_CHROMIUM)"; fi
 
-test: $(MODEL) browser  ## all tests
+# Two workers with one thread each: torch would give every worker, and every process that a test starts, a thread per core.
+test: export OMP_NUM_THREADS := 1
+test: export MKL_NUM_THREADS := 1
+test: $(MODEL) browser  ## all tests; the reason of every skip stands at the end
 	$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_FLAGS)
 
 check: $(READY)  ## lint, types, import contracts, generated files
@@ -62,6 +67,9 @@ check: $(READY)  ## lint, types, import contracts, generated files
 
 gen: $(READY)  ## regenerate the gRPC code from protos/
 	$(BIN)/python protos/generate.py
+
+docs: $(READY)  ## write the reference pages that follow from the code
+	$(BIN)/python docs/generate.py
 
 format: $(READY)  ## format and sort
 	$(BIN)/ruff check --fix

@@ -1,0 +1,1 @@
+"""Stage 1: prepares the subject, and trains sparse dictionaries of its MLPs."""

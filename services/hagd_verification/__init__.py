@@ -1,0 +1,1 @@
+"""Stage 4: verifies a circuit in the real model."""
