@@ -99,9 +99,15 @@ def extract(
     searched = Subject(subject.model, {} if plan.mixed else subject.dictionaries)
     universe = Universe.of(searched, task.roles, refined)
     context.progress(0, 1, "running the model on the discovery prompts")
-    evidence = Evidence(prepare(searched, universe, task, "discover", seed=settings.seed, most=plan.prompts))
+
+    def report(spent: int) -> None:
+        share = min(0.79, 0.8 * spent / plan.budget)
+        context.progress(share, 1, f"testing groups, {spent} of at most {plan.budget} evaluations")
+
+    discover = prepare(searched, universe, task, "discover", seed=settings.seed, most=plan.prompts)
+    evidence = Evidence(discover, report)
     guide = Guide.build(evidence, graph, hierarchy, settings.guide, plan.integration_points, plan.mixed)
-    state = _search(evidence, guide, plan, context)
+    state = _search(evidence, guide, plan)
     ranking = rank_nodes(state, guide.importance)
     context.progress(0.8, 1, "choosing the size on D_select")
     select = prepare(searched, universe, task, "select", seed=settings.seed, most=plan.select_prompts)
@@ -110,8 +116,7 @@ def extract(
     size = choose_size(scores, settings.target)
     opened = Opened(searched, universe, {})
     if plan.mixed and subject.dictionaries:
-        context.progress(0.85, 1, "refining blocks")
-        opened = _refine(subject, task, evidence, ranking[:size], plan, settings)
+        opened = _refine(subject, task, evidence, ranking[:size], plan, settings, context)
         select = prepare(opened.subject, opened.universe, task, "select", seed=settings.seed, most=plan.select_prompts)
     scores_by_entry = np.zeros(len(opened.universe))
     scores_by_entry[: len(universe)] = guide.signed.numpy()
@@ -140,7 +145,7 @@ class Opened:
     replaced: Mapping[int, list[int]]
 
 
-def _search(evidence: Evidence, guide: Guide, plan: Plan, context: StageContext) -> SearchState:
+def _search(evidence: Evidence, guide: Guide, plan: Plan) -> SearchState:
     """Start from the leading nodes and remove groups until nothing can go."""
     total = int(evidence.universe.exists.sum())
     sizes = [size for size in candidate_sizes(total, None, 2) if size >= min(total, 4 * plan.floor)]
@@ -149,17 +154,13 @@ def _search(evidence: Evidence, guide: Guide, plan: Plan, context: StageContext)
     outside = [i for i in guide.order if start[i] == 0]
     state.removed = outside[::-1]
 
-    def report(now: SearchState) -> None:
-        message = f"{now.size} nodes, KL {now.kl_nats:.3f} nats, {evidence.spent} evaluations"
-        context.progress(min(0.79, 0.8 * evidence.spent / plan.budget), 1, message)
-
     pace = SearchConfig(
         budget=plan.budget,
         floor=plan.floor,
         first_price=plan.first_price,
         most_divergence=plan.most_divergence,
     )
-    remove_groups(evidence, state, guide.cost, guide.levels, pace, report)
+    remove_groups(evidence, state, guide.cost, guide.levels, pace)
     return state
 
 
@@ -170,6 +171,7 @@ def _refine(
     chosen: list[int],
     plan: Plan,
     settings: TraversalConfig,
+    context: StageContext,
 ) -> Opened:
     """Resolve the chosen circuit's blocks with the layers' dictionaries; the bill goes on in `evidence`."""
     universe = evidence.universe
@@ -177,7 +179,12 @@ def _refine(
     layers = {int(universe.layers[i]) for i in blocks} & set(subject.dictionaries)
     opened = Subject(subject.model, {layer: subject.dictionaries[layer] for layer in sorted(layers)})
     wide = Universe.of(opened, universe.roles, universe.refined)
-    detailed = Evidence(prepare(opened, wide, task, "discover", seed=settings.seed, most=plan.prompts))
+
+    def report(spent: int) -> None:
+        context.progress(0.85 + 0.06 * min(1.0, spent / plan.refinement_budget), 1, "refining blocks")
+
+    discover = prepare(opened, wide, task, "discover", seed=settings.seed, most=plan.prompts)
+    detailed = Evidence(discover, report)
     circuit = torch.zeros(len(wide))
     circuit[chosen] = 1.0
     config = RefinementConfig(tolerance_nats=plan.refinement_tolerance_nats)

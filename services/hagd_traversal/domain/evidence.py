@@ -4,7 +4,7 @@ One evaluation is one prompt through one forward; a backward counts two. A run t
 still billed whole, so that the bill does not depend on how clever the engine is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +31,9 @@ class DonatedBatch:
 class Evidence:
     """Divergence of circuits from the model on D_discover, under both donors of the headline."""
 
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, prepared: Prepared, on_spent: Callable[[int], None] = lambda _: None) -> None:
+        """Keep the prompts with their donors' runs; `on_spent` hears the bill whenever it grows."""
+        self.on_spent = on_spent
         self.subject = prepared.subject
         self.universe: Universe = prepared.universe
         self.batches = tuple(
@@ -51,6 +53,7 @@ class Evidence:
     ) -> list[CircuitRun]:
         """Run a circuit on every prompt; from layer `start` on top of `bases` if given."""
         self.spent += self.n_runs
+        self.on_spent(self.spent)
         return [
             self._run(d, self.universe.gates_at(circuit, d.batch.layout), start, bases[i] if bases else None)
             for i, d in enumerate(self.batches)
@@ -90,7 +93,8 @@ class Evidence:
                     for point in points:
                         gradient = self._gradient(donated, index, circuit * point, objective)
                         total[donor] += gradient / len(points)
-        self.spent += 3 * len(points) * self.n_runs
+                        self.spent += 3 * len(index)
+                        self.on_spent(self.spent)
         return total * (2 / self.n_runs)
 
     def _gradient(

@@ -80,7 +80,6 @@ def remove_groups(
     cost: Callable[[SearchState], Float[Tensor, " node"]],
     levels: Sequence[Groups],
     config: SearchConfig,
-    on_sweep: Callable[[SearchState], None],
 ) -> None:
     """Sweep until the floor, the budget or the largest KL is reached.
 
@@ -90,14 +89,12 @@ def remove_groups(
         cost: predicted cost of removing each node, asked anew before every sweep.
         levels: group of every node per level of the execution tree, finest (single nodes) first.
         config: limits and pace.
-        on_sweep: hears of every finished sweep.
     """
     price, sweep = config.first_price, 0
     while state.size > config.floor and evidence.spent < config.budget and state.kl_nats < config.most_divergence:
         level, before = max(0, len(levels) - 1 - sweep), state.size
         Sweep(evidence, state, cost(state), levels[: level + 1], price, config, sweep).run()
         state.trace.append({"nodes": state.size, "kl_nats": state.kl_nats, "evaluations": evidence.spent})
-        on_sweep(state)
         price *= config.price_growth if state.size <= 0.95 * before else config.stalled_growth
         sweep += 1
 

@@ -27,7 +27,7 @@ def _search(toy: Planted, budget: int = 10**6) -> tuple[Evidence, SearchState]:
     state = SearchState(toy.universe.exists.float(), 0.0)
     ids = torch.arange(len(toy.universe))
     cost = (ids * 7919 % 101).float()  # a useless guide: the tests must do all the work
-    remove_groups(evidence, state, lambda _: cost, [ids, ids // 4, ids // 16], _pace(budget), lambda _: None)
+    remove_groups(evidence, state, lambda _: cost, [ids, ids // 4, ids // 16], _pace(budget))
     return evidence, state
 
 
@@ -38,16 +38,13 @@ def test_the_full_circuit_costs_nothing_and_the_empty_one_much(toy: Planted) -> 
 
 
 def test_a_useless_guide_still_ends_in_the_planted_circuit(toy: Planted) -> None:
-    removed_early = set()
     evidence = Evidence(toy.prepared)
     state = SearchState(toy.universe.exists.float(), 0.0)
     ids = torch.arange(len(toy.universe))
-
-    def on_sweep(now: SearchState) -> None:
-        if now.kl_nats < 1e-5:
-            removed_early.update(now.removed)
-
-    remove_groups(evidence, state, lambda _: ids.float(), [ids, ids // 5], _pace(), on_sweep)
+    remove_groups(evidence, state, lambda _: ids.float(), [ids, ids // 5], _pace())
+    free_sizes = [step["nodes"] for step in state.trace if step["kl_nats"] < 1e-5]
+    n_free = int(toy.universe.exists.sum() - min(free_sizes))
+    removed_early = state.removed[:n_free]
     early = {toy.universe.node(entry) for entry in removed_early}
     free = {toy.universe.node(int(i)) for i in toy.universe.exists.nonzero().flatten()} - toy.truth
     assert not early & toy.truth
