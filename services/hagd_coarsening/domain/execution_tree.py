@@ -37,7 +37,7 @@ class _Column:
     rung: int
     """Blocks span 2^rung adjacent roles."""
 
-    def blocks(self) -> list[Int[np.ndarray, " cluster"]]:
+    def blocks(self) -> list[Int[np.ndarray, " _"]]:
         """Give the groups of each block, by role."""
         keys = self.roles >> self.rung
         return [self.groups[keys == key] for key in np.unique(keys)]
@@ -58,7 +58,7 @@ class _Column:
 
 def build_tree(
     graph: AttributionGraph, points: Float[np.ndarray, "node axis"], branching: int
-) -> list[Int[np.ndarray, " cluster"]]:
+) -> list[Int[np.ndarray, " _"]]:
     """Give the parents of every level, up to at most 2 * branching groups or as few as the kinds allow.
 
     Groups are numbered so that all edges run from a smaller to a larger number, at every level.
@@ -71,7 +71,7 @@ def build_tree(
     columns = _columns(graph)
     apart = np.array([_APART.get(node.kind, _REST) for node in graph.nodes])
     sizes = np.ones(graph.n_nodes)
-    parents: list[Int[np.ndarray, " cluster"]] = []
+    parents: list[Int[np.ndarray, " _"]] = []
     while len(sizes) > 2 * branching:
         wanted = -(-len(sizes) // branching)
         _open_columns(columns, wanted, branching)
@@ -115,7 +115,7 @@ def _open_columns(columns: list[_Column], wanted: int, branching: int) -> None:
 
 
 def _inside_blocks(
-    blocks: list[Int[np.ndarray, " cluster"]], points: Float[np.ndarray, "cluster axis"], wanted: int, branching: int
+    blocks: list[Int[np.ndarray, " _"]], points: Float[np.ndarray, "cluster axis"], wanted: int, branching: int
 ) -> Int[np.ndarray, " cluster"]:
     """Group the members of every block; `wanted` groups in all."""
     parent = np.zeros(len(points), dtype=np.int64)

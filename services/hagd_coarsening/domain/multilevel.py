@@ -63,9 +63,9 @@ def embed(similarity: sparse.csr_array, n_vectors: int, seed: int = 0, exact_nod
 
 def _coarsen(
     similarity: sparse.csr_array, limit: int, generator: np.random.Generator
-) -> tuple[list[sparse.csr_array], list[Int[np.ndarray, " node"]]]:
+) -> tuple[list[sparse.csr_array], list[Int[np.ndarray, " _"]]]:
     """Halve the graph until it has at most `limit` nodes; give all graphs, and each node's group in the next."""
-    chain, maps = [similarity], list[Int[np.ndarray, " node"]]()
+    chain, maps = [similarity], list[Int[np.ndarray, " _"]]()
     while count_nodes(chain[-1]) > limit:
         groups = match_heavy_edges(chain[-1], generator)
         maps.append(groups)

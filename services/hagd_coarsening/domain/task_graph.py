@@ -88,7 +88,7 @@ def build_task_graph(
     n_prompts = sum(map(len, chosen))
     n_layers = subject.model.config.n_layers
     steps = 2.0 * n_layers + 2
-    progress(0, steps, f"tracing {n_prompts} prompts")
+    progress(0.0, steps, f"tracing {n_prompts} prompts")
     traces = [trace_prompts(subject, part) for prompts in chosen for part in prompts.chunks(_chunk(subject, prompts))]
     number = {role: i for i, role in enumerate(task.roles)}
     table = build_table(

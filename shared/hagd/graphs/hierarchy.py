@@ -27,10 +27,11 @@ class LevelReport:
 class Hierarchy:
     """Level 0 are the graph's nodes. `parents[i]` maps each group of level i to its group of level i + 1.
 
-    Groups of the execution tree hold nodes of one (kind, layer, role) block, so quotients stay acyclic.
+    Low groups of the execution tree hold nodes of one (kind, layer, role) block; higher ones span adjacent roles of
+    one (kind, layer), the highest adjacent layers. Quotients are acyclic and tokens, errors and the logit stay apart.
     """
 
-    parents: tuple[Int[np.ndarray, " cluster"], ...]
+    parents: tuple[Int[np.ndarray, " _"], ...]
     levels: tuple[LevelReport, ...]
     module_labels: Int[np.ndarray, " node"]
     """Unconstrained spectral clusters of the nodes, for readers."""
