@@ -7,13 +7,17 @@ modules are really imported, one process per question, to see that nobody waits 
 import json
 import os
 import pkgutil
+import re
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution, entry_points, packages_distributions, requires
 from pathlib import Path
 
+import grimp
 import pytest
+from packaging.requirements import Requirement
 
 import hagd
 
@@ -35,7 +39,7 @@ print(json.dumps(sorted(sys.modules)))
 def loaded_by(*modules: str) -> set[str]:
     """Import modules in a fresh process; give everything that is loaded then."""
     done = subprocess.run(
-        [sys.executable, "-c", LOAD, json.dumps(modules)], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", LOAD, json.dumps(modules)], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     return set(json.loads(done.stdout))
@@ -50,21 +54,18 @@ def driver_modules() -> list[str]:
     return [name for package in DRIVER for name in modules_below(package)]
 
 
-def test_the_driver_side_loads_nothing_heavy() -> None:
-    assert loaded_by(*driver_modules()) & HEAVY == set()
-
-
 def test_the_list_of_driver_modules_is_not_empty_by_mistake() -> None:
     names = driver_modules()
 
     assert {"hagd.cli.app", "hagd.execution.worker", "hagd.pipeline.loop", "hagd.rpc.wiring"} <= set(names)
 
 
-def test_services_and_the_declarations_of_their_stages_load_nothing_heavy() -> None:
+def test_drivers_services_and_the_declarations_of_stages_load_nothing_heavy() -> None:
     declared = [point.value.partition(":")[0] for point in entry_points(group="hagd.stages")]
+    bootstraps = [f"{service}.bootstrap" for service in SERVICES]
 
     assert len(declared) >= 5
-    assert loaded_by(*declared, *(f"{service}.bootstrap" for service in SERVICES)) & HEAVY == set()
+    assert loaded_by(*driver_modules(), *declared, *bootstraps) & HEAVY == set()
 
 
 @pytest.mark.parametrize("module", ["hagd", "hagd.cli.app"])
@@ -112,3 +113,45 @@ def test_every_stage_names_a_function_that_exists() -> None:
         source = ROOT / "services" / Path(*module.split(".")).with_suffix(".py")
 
         assert f"\ndef {function}(" in source.read_text(), f"{point.name}: {module}:{function}"
+
+
+@cache
+def imports() -> grimp.ImportGraph:
+    return grimp.build_graph("hagd", *SERVICES, include_external_packages=True)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_extra_of_a_service_brings_everything_that_it_imports(service: str) -> None:
+    """An image is installed with the extra of its service and nothing else."""
+    own = {"hagd", *SERVICES}
+    roots = {name.partition(".")[0] for name in imports().find_upstream_modules(service, as_package=True)}
+    needed = roots - own - set(sys.stdlib_module_names)
+    brought = distributions_of("hagd", service.removeprefix("hagd_"))
+    providers = packages_distributions()
+
+    assert {"grpc", "torch", "pydantic"} <= needed
+    assert {name for name in needed if not {normalised(found) for found in providers[name]} & brought} == set()
+
+
+@cache
+def distributions_of(name: str, extra: str = "") -> frozenset[str]:
+    """Give what installing a distribution installs, by the metadata of what is installed here."""
+    found = {name}
+    for text in requires(name) or ():
+        requirement = Requirement(text)
+        wanted = requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+        inner = normalised(requirement.name)
+        if wanted and inner not in found and is_installed(inner):
+            found |= distributions_of(inner)
+    return frozenset(found)
+
+
+def is_installed(name: str) -> bool:
+    try:
+        return bool(distribution(name))
+    except PackageNotFoundError:
+        return False
+
+
+def normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
