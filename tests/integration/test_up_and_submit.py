@@ -82,6 +82,10 @@ def test_four_services_take_a_request_to_its_verdict_and_end_together(hagd: Comm
         again = hagd(*submit)
         assert again.data["run_id"] == answer.data["run_id"]
         assert hagd("verify", "root", "--json").data["verdict"] == "verified"
+        asked = ["--address", str(services.rows["verification"]["address"]), "--json"]
+        assert hagd("run", "status", answer.data["run_id"][:7], *asked).data == answer.data
+        assert [entry["status"] for entry in hagd("run", "list", *asked).data] == ["verified"]
+        assert hagd("run", "cancel", answer.data["run_id"], *asked).error["kind"] == "run"
         locked = hagd.extract("--out", "root", "--json")
         assert locked.error["kind"] == "run-locked"
         taken = hagd("up", "--root", "two", "--port", services.address.rpartition(":")[2], "--json", *USE)

@@ -9,12 +9,18 @@ import typer
 
 from hagd.cli.options import JsonFlag, QuietFlag, RunFolderArgument, RunIdOption, ThreadsOption
 from hagd.cli.output import say, write_fields, write_json, write_line, write_table
-from hagd.errors import RunError
+from hagd.errors import RunError, UnknownNameError
 
 if TYPE_CHECKING:
     from hagd.pipeline.state import RunState
 
 app = typer.Typer(help="Look at runs and steer them.", no_args_is_help=True)
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="The folder that --out named; with --address, the start of a run id.")
+]
+AddressOption = Annotated[
+    str | None, typer.Option("--address", help="host:port of a service to ask instead of a folder.")
+]
 RootsArgument = Annotated[
     list[Path] | None, typer.Argument(metavar="[FOLDER]...", help="Run folders; all below runs/ by default.")
 ]
@@ -39,30 +45,54 @@ def _going(state: "RunState") -> str:
 
 
 @app.command("list")
-def list_runs(folders: RootsArgument = None, as_json: JsonFlag = False) -> None:
+def list_runs(folders: RootsArgument = None, address: AddressOption = None, as_json: JsonFlag = False) -> None:
     """List runs and how far they are."""
+    found = _runs_at(address) if address else _runs_in(folders)
+    if as_json:
+        write_json("runs", [{"folder": place} | run_to_json(state) for place, state in found])
+        return
+    rows: list[list[Any]] = []
+    for place, state in found:
+        done = sum(stage.status in ("done", "cached") for stage in state.stages)
+        status = state.outcome.status if state.outcome else _going(state)
+        rows.append([place, state.run_id[:12], status, f"{done}/{len(state.stages)}"])
+    write_table(["folder", "run", "status", "stages"], rows)
+
+
+def _runs_at(address: str) -> "list[tuple[str, RunState]]":
+    from hagd.rpc.client import StageClient  # noqa: PLC0415
+
+    with StageClient(address) as client:
+        return [(address, state) for state in client.list()]
+
+
+def _runs_in(folders: list[Path] | None) -> "list[tuple[str, RunState]]":
     from hagd.extraction import opened  # noqa: PLC0415
     from hagd.extraction.plan import RUNS_FOLDER  # noqa: PLC0415
 
     roots = folders if folders else [path.parent for path in sorted(Path(RUNS_FOLDER).glob("*/hagd-run.json"))]
-    found = [(root, state) for root in roots for state in opened.list_runs(root)]
-    if as_json:
-        write_json("runs", [{"folder": str(root)} | run_to_json(state) for root, state in found])
-        return
-    rows: list[list[Any]] = []
-    for root, state in found:
-        done = sum(stage.status in ("done", "cached") for stage in state.stages)
-        status = state.outcome.status if state.outcome else _going(state)
-        rows.append([str(root), state.run_id[:12], status, f"{done}/{len(state.stages)}"])
-    write_table(["folder", "run", "status", "stages"], rows)
+    return [(str(root), state) for root in roots for state in opened.list_runs(root)]
 
 
 @app.command()
-def status(run: RunFolderArgument, run_id: RunIdOption = None, as_json: JsonFlag = False) -> None:
+def status(
+    run: RunArgument, run_id: RunIdOption = None, address: AddressOption = None, as_json: JsonFlag = False
+) -> None:
     """Show how far a run is, stage by stage."""
     from hagd.extraction.opened import OpenRun  # noqa: PLC0415
 
-    write_run(OpenRun.open(run, run_id).state, as_json=as_json)
+    state = _find_at(address, run) if address else OpenRun.open(Path(run), run_id).state
+    write_run(state, as_json=as_json)
+
+
+def _find_at(address: str, prefix: str) -> "RunState":
+    """Give the one run of a service whose id starts with `prefix`."""
+    found = [state for _, state in _runs_at(address) if state.run_id.startswith(prefix)]
+    if len(found) != 1:
+        raise UnknownNameError(
+            f"{len(found)} runs have an id that starts with {prefix!r}", "`hagd run list --address` shows the ids"
+        )
+    return found[0]
 
 
 def write_run(state: "RunState", *, as_json: bool) -> None:
@@ -108,16 +138,25 @@ def resume(
 
 
 @app.command()
-def cancel(run: RunFolderArgument, run_id: RunIdOption = None, as_json: JsonFlag = False) -> None:
+def cancel(
+    run: RunArgument, run_id: RunIdOption = None, address: AddressOption = None, as_json: JsonFlag = False
+) -> None:
     """Ask a run to stop, whichever process works on it. What is finished stays."""
     from hagd.extraction.opened import OpenRun  # noqa: PLC0415
 
-    opened = OpenRun.open(run, run_id)
-    if opened.state.outcome is not None:
-        raise RunError(f"the run has ended: {opened.state.outcome.status}", "there is nothing to cancel")
-    opened.folder.open_runs().cancel(opened.state.run_id)
+    state = _find_at(address, run) if address else OpenRun.open(Path(run), run_id).state
+    if state.outcome is not None:
+        raise RunError(f"the run has ended: {state.outcome.status}", "there is nothing to cancel")
+    if address:
+        from hagd.rpc.client import StageClient  # noqa: PLC0415
+
+        with StageClient(address) as client:
+            state = client.cancel(state.run_id)
+    else:
+        OpenRun.open(Path(run), state.run_id).folder.open_runs().cancel(state.run_id)
+        state = OpenRun.open(Path(run), state.run_id).state
     say("asked to stop; it does at its next report of progress")
-    write_run(OpenRun.open(run, opened.state.run_id).state, as_json=as_json)
+    write_run(state, as_json=as_json)
 
 
 @app.command()

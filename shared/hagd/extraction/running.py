@@ -36,9 +36,9 @@ class StageProgress:
         """Mark what the run has finished, with what it took."""
         for stage in state.stages:
             if stage.status == "done":
-                self._finish(stage.stage_id, f"{stage.seconds:.1f} s, {stage.peak_rss_bytes / 2**20:.0f} MiB")
+                self._view.finish(stage.stage_id, f"{stage.seconds:.1f} s, {stage.peak_rss_bytes / 2**20:.0f} MiB")
             elif stage.status == "cached":
-                self._finish(stage.stage_id, "already computed")
+                self._view.finish(stage.stage_id, "already computed")
 
     def _finish(self, stage_id: str, note: str) -> None:
         if stage_id not in self._finished:

@@ -72,5 +72,6 @@ def test_a_stage_is_finished_when_a_later_one_speaks() -> None:
         ("transcoder", "update"),
         ("transcoder", "finish"),
         ("coarsening", "update"),
+        ("subject", "finish already computed"),
         ("coarsening", "finish 3.0 s, 1 MiB"),
     ]
