@@ -102,7 +102,7 @@ def make_plan(config: TranscoderConfig, model: LanguageModel, n_prompts: int, n_
         learning_rate=config.learning_rate or (5e-3 if circuits else 1e-3),
         behaviour=behaviour,
         nested=_first(config.nested, 1.0 if kind == "transcoder" and not behaviour else 0.0),
-        smallest_prefix=min(n_features, config.smallest_prefix or max(1, shape.d_mlp // 8)),
+        smallest_prefix=config.smallest_prefix,
         balance=_first(config.balance, 1.0 if relu else 0.0) * relu,
         rate=config.rate or min(RATE, 0.9 * k / n_features),
         auxiliary=config.auxiliary,

@@ -37,7 +37,7 @@ class TranscoderConfig(BaseModel):
     nested: Weight | None = None
     """Weight of the squared error of random prefixes: the cheap, local relative of `behaviour`."""
     smallest_prefix: Positive | None = None
-    """Fewest features that a random prefix may hold."""
+    """Fewest features that a random prefix may hold; null for twice the directions in which the output varies."""
     balance: Weight | None = None
     """Weight of the penalty on features that fire more rarely than `rate` (ReLU only)."""
     rate: Annotated[float, Field(gt=0, lt=1)] | None = None

@@ -34,6 +34,7 @@ class Learner:
     """Steps since each feature fired."""
     variance: float
     """Mean squared distance of the MLP's output to its mean, per token: what losses are measured in."""
+    smallest_prefix: int
     spread: float
     """Root mean square of the encoder's outputs at the start: how soft the count of firings is."""
 
@@ -81,12 +82,13 @@ def start_learner(
     plan: TrainingPlan,
     mlp: Mlp,
     layer: int,
-    x: Float[Tensor, "token d_model"],
+    inputs: Float[Tensor, "batch pos d_model"],
     generator: torch.Generator,
 ) -> Learner:
-    """Make the learner of one layer; `x` are MLP inputs that set the scales and rank the neurons by usage."""
-    neurons = mlp.neurons(x)
-    out = mlp(x)
+    """Make the learner of one layer; `inputs` of its MLP set the scales and rank the neurons by usage."""
+    smallest = plan.smallest_prefix or 2 * count_directions(mlp(inputs))
+    x = inputs.flatten(0, 1)
+    neurons, out = mlp.neurons(x), mlp(x)
     variance = float((out - out.mean(0)).square().sum(-1).mean())
     tensors = _start_at_mlp(plan, mlp, layer, neurons, generator)
     if plan.start == "random":
@@ -97,11 +99,25 @@ def start_learner(
     for tensor in tensors.values():
         tensor.requires_grad_()
     idle = torch.zeros(plan.n_features, dtype=torch.int64)
-    learner = Learner(layer, mlp.activation, plan, tensors, idle, max(variance, 1e-12), 1.0)
+    learner = Learner(
+        layer, mlp.activation, plan, tensors, idle, max(variance, 1e-12), min(smallest, plan.n_features), 1.0
+    )
     with torch.no_grad():
         raw, _ = learner.activate(x, plan.n_features)
     learner.spread = max(float(raw.square().mean().sqrt()), 1e-6)
     return learner
+
+
+def count_directions(out: Float[Tensor, "batch pos d_model"], share: float = 0.95) -> int:
+    """Give how many principal directions hold `share` of the output's variance over prompts, median over positions.
+
+    A rectified feature pushes one way only, so a circuit needs about two for each direction.
+    """
+    counts: list[int] = []
+    for at_position in (out - out.mean(0)).double().unbind(1):
+        values = torch.linalg.eigvalsh(at_position.T @ at_position).flip(0).clamp_min(0)
+        counts.append(int((values.cumsum(0) < share * values.sum()).sum()) + 1)
+    return sorted(counts)[len(counts) // 2]
 
 
 def _start_at_mlp(

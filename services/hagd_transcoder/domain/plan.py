@@ -22,7 +22,8 @@ class TrainingPlan:
     learning_rate: float
     behaviour: float
     nested: float
-    smallest_prefix: int
+    smallest_prefix: int | None
+    """None: twice the directions in which the MLP's output varies, layer by layer."""
     balance: float
     rate: float
     auxiliary: float

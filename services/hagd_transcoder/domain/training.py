@@ -71,8 +71,8 @@ def _start(model: LanguageModel, discovery: Discovery, plan: TrainingPlan, gener
     learners: list[Learner] = []
     for layer in plan.layers:
         causal = causal_positions(sample.prompts.layout, layer, model.config.n_layers)
-        x = sample.activations.mlp_in[layer][:, causal].flatten(0, 1)
-        learners.append(start_learner(plan, model.blocks[layer].mlp, layer, x, generator))
+        inputs = sample.activations.mlp_in[layer][:, causal]
+        learners.append(start_learner(plan, model.blocks[layer].mlp, layer, inputs, generator))
     return learners
 
 
@@ -87,7 +87,7 @@ def _step(
 ) -> Float[Tensor, ""]:
     """Take one optimiser step and give the loss."""
     sample = discovery.draw(plan.batch, generator)
-    prefixes = {layer: draw_prefix(plan.smallest_prefix, plan.n_features, generator) for layer in plan.layers}
+    prefixes = {one.layer: draw_prefix(one.smallest_prefix, plan.n_features, generator) for one in learners}
     shift = int(torch.randint(1, max(2, plan.batch), (), generator=generator))
     for group in optimiser.param_groups:
         group["lr"] = plan.learning_rate_at(step)

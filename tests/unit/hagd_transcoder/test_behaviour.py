@@ -19,7 +19,7 @@ def prepared(n_layers: int, skip: bool = False) -> tuple[Discovery, Sample, dict
     plan = make_plan(TranscoderConfig(skip=skip, k=5), model, 13, N_POS)
     sample, generator = discovery.first(13), torch.Generator().manual_seed(0)
     learners = {
-        layer: start_learner(plan, model.blocks[layer].mlp, layer, sample.activations.mlp_in[layer][:, 0], generator)
+        layer: start_learner(plan, model.blocks[layer].mlp, layer, sample.activations.mlp_in[layer], generator)
         for layer in plan.layers
     }
     if skip:

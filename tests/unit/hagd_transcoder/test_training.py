@@ -16,7 +16,14 @@ from hagd.tasks.storage import task_to_document
 from hagd.testing import RecordingContext
 from hagd_transcoder.dictionaries import learn, make_plan, run
 from hagd_transcoder.domain.discovery import Discovery
-from hagd_transcoder.domain.learner import DEAD_AFTER, auxiliary_loss, balance_loss, nested_loss, start_learner
+from hagd_transcoder.domain.learner import (
+    DEAD_AFTER,
+    auxiliary_loss,
+    balance_loss,
+    count_directions,
+    nested_loss,
+    start_learner,
+)
 from hagd_transcoder.domain.plan import TrainingPlan
 from hagd_transcoder.domain.training import train
 from hagd_transcoder.handlers import TranscoderConfig
@@ -42,7 +49,7 @@ def test_a_dictionary_at_least_as_wide_as_the_mlp_starts_exact(activation: str, 
     model = tiny_model(activation=activation)
     config = TranscoderConfig(n_features=n_features)
     plan = make_plan(config, model, 67, N_POS)
-    learner = start_learner(plan, model.blocks[0].mlp, 0, inputs(), torch.Generator().manual_seed(0))
+    learner = start_learner(plan, model.blocks[0].mlp, 0, inputs()[:, None], torch.Generator().manual_seed(0))
     dictionary, x = replace(learner.finished(), k=None), inputs()
     assert fraction_unexplained(model.blocks[0].mlp(x), dictionary.decode(dictionary.encode(x), x)) < 1e-10
 
@@ -51,9 +58,17 @@ def test_a_narrow_dictionary_starts_at_the_neurons_used_most() -> None:
     model, x = tiny_model(), inputs()
     mlp = model.blocks[0].mlp
     plan = make_plan(TranscoderConfig(n_features=3), model, 67, N_POS)
-    learner = start_learner(plan, mlp, 0, x, torch.Generator().manual_seed(0))
+    learner = start_learner(plan, mlp, 0, x[:, None], torch.Generator().manual_seed(0))
     usage = mlp.neurons(x).mean(0) * mlp.w_out.norm(dim=1)
     assert torch.equal(learner.tensors["w_enc"], mlp.w_in[:, usage.topk(3).indices])
+
+
+def test_directions_are_counted_per_position_and_the_median_taken() -> None:
+    draw = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(7, 7, generator=draw)).Q
+    ranks = (1, 3, 5)
+    out = torch.stack([torch.randn(997, rank, generator=draw) @ basis[:rank] for rank in ranks], dim=1) + 4
+    assert count_directions(out) == 3
 
 
 def test_k_falls_geometrically_over_the_first_60_percent_of_the_steps() -> None:
@@ -89,7 +104,7 @@ def test_a_plan_that_does_not_fit_the_model_is_refused() -> None:
 
 def test_the_nested_loss_of_a_prefix_is_the_centred_error_without_the_rest() -> None:
     model, x = tiny_model(), inputs()[:, None]
-    learner = start_learner(plan_of(), model.blocks[0].mlp, 0, inputs(), torch.Generator().manual_seed(0))
+    learner = start_learner(plan_of(), model.blocks[0].mlp, 0, x, torch.Generator().manual_seed(0))
     out = model.blocks[0].mlp(x)
     dictionary = learner.dictionary(None)
     features = dictionary.encode(x)
@@ -102,7 +117,9 @@ def test_the_nested_loss_of_a_prefix_is_the_centred_error_without_the_rest() -> 
 
 def test_balance_asks_only_of_features_that_fire_too_rarely() -> None:
     model = tiny_model()
-    learner = start_learner(plan_of(rate=0.3), model.blocks[0].mlp, 0, inputs(), torch.Generator().manual_seed(0))
+    learner = start_learner(
+        plan_of(rate=0.3), model.blocks[0].mlp, 0, inputs()[:, None], torch.Generator().manual_seed(0)
+    )
     never, always = torch.full((13, D_MLP), -1e6), torch.full((13, D_MLP), 1e6)
     assert float(balance_loss(learner, never).detach()) == pytest.approx(D_MLP * 0.09)
     assert float(balance_loss(learner, always).detach()) == 0
@@ -110,7 +127,7 @@ def test_balance_asks_only_of_features_that_fire_too_rarely() -> None:
 
 def test_dead_features_learn_to_rebuild_the_error_and_the_living_are_left_alone() -> None:
     model, x = tiny_model(), inputs()
-    learner = start_learner(plan_of(), model.blocks[0].mlp, 0, x, torch.Generator().manual_seed(0))
+    learner = start_learner(plan_of(), model.blocks[0].mlp, 0, x[:, None], torch.Generator().manual_seed(0))
     dictionary, error = learner.dictionary(5), torch.ones(97, D_MODEL)
     assert auxiliary_loss(learner, dictionary, error, x) is None
     learner.idle[3] = DEAD_AFTER + 1
@@ -128,7 +145,7 @@ def test_training_beats_the_same_k_without_training() -> None:
     trained = train(model, [batch], plan, RecordingContext())[0]
     x = Discovery(model, [batch]).first(67).activations.mlp_in[0][:, -1]
     out = model.blocks[0].mlp(x)
-    start = start_learner(plan, model.blocks[0].mlp, 0, x, torch.Generator().manual_seed(0)).dictionary(3)
+    start = start_learner(plan, model.blocks[0].mlp, 0, x[:, None], torch.Generator().manual_seed(0)).dictionary(3)
     before = fraction_unexplained(out, start.decode(start.encode(x), x).detach())
     after = fraction_unexplained(out, trained.decode(trained.encode(x), x))
     assert trained.k == 3
