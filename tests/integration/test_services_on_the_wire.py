@@ -22,7 +22,7 @@ from hagd.errors import HagdError, InvalidInputError, RunConflictError, Unavaila
 from hagd.execution.inline import InlineExecutor
 from hagd.pipeline.request import PlanEntry, Request
 from hagd.rpc.client import StageClient
-from hagd.rpc.codec import request_to_proto
+from hagd.rpc.codec import request_to_proto, run_from_proto
 from hagd.rpc.hosting import StageHost
 from hagd.rpc.wiring import ServiceConfig, Wiring
 from hagd_transcoder.servicer import TranscoderServicer
@@ -161,6 +161,18 @@ async def test_runs_come_in_pages(served: Served) -> None:
     assert pages == 3
     assert seen == sorted(set(seen))
     assert len(seen) == 5
+
+
+async def test_the_methods_of_the_stage_answer_like_the_operations(served: Served) -> None:
+    state = await ask(served, lambda client: client.submit(Request("x", "one", plan())))
+    async with grpc.aio.insecure_channel(served.address) as channel:
+        stub: Any = transcoder_pb2_grpc.TranscoderServiceStub(channel)
+        got = await stub.Get(run_pb2.GetRunRequest(run_id=state.run_id))
+        assert run_from_proto(got) == state
+        timeout = duration_pb2.Duration(nanos=100_000_000)
+        waited = await stub.Wait(run_pb2.WaitRunRequest(run_id=state.run_id, timeout=timeout))
+        assert waited.state == run_pb2.RUN_STATE_RUNNING
+        assert (await stub.Cancel(run_pb2.CancelRunRequest(run_id=state.run_id))).cancel_requested
 
 
 async def test_the_standard_operations_interface_answers_for_the_same_runs(served: Served) -> None:

@@ -1,4 +1,8 @@
-"""A caller of the stage services, for `hagd submit` and for tests: plain values in and out, errors of the tree."""
+"""A caller of the stage services, for the command line and for tests: plain values in and out, errors of the tree.
+
+Reading and cancelling go through google.longrunning.Operations, which every service offers for all runs; so any
+address will do. Submitting and watching name the service.
+"""
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -7,6 +11,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 import grpc
+from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.protobuf import duration_pb2
 
 from hagd.api.coarsening.v1 import coarsening_pb2_grpc
@@ -17,7 +22,7 @@ from hagd.api.verification.v1 import verification_pb2_grpc
 from hagd.errors import HagdError, UnknownNameError
 from hagd.pipeline.request import Request
 from hagd.pipeline.state import RunState
-from hagd.rpc.codec import request_to_proto, run_from_proto
+from hagd.rpc.codec import OPERATION_PREFIX, request_to_proto, run_from_proto
 from hagd.rpc.server import channel_options
 from hagd.rpc.status import from_call
 
@@ -46,6 +51,7 @@ class StageClient:
         self.address = address
         self._channel = grpc.insecure_channel(address, options=channel_options())
         self._stub = _STUBS[service](self._channel)
+        self._operations: Any = operations_pb2_grpc.OperationsStub(self._channel)
 
     def submit(self, request: Request) -> RunState:
         """Ask for a run; the same request again gives the same run.
@@ -53,37 +59,43 @@ class StageClient:
         Raises:
             HagdError: what the service raised; UnavailableError when it does not answer.
         """
-        operation = self._call(self._stub.Submit, request_to_proto(request))
-        message = run_pb2.Run()
-        if not operation.metadata.Unpack(message):
-            raise HagdError(f"{self.address} answered with an operation of an unknown kind", "is it another release?")
-        return run_from_proto(message)
+        return self._run_of(self._call(self._stub.Submit, request_to_proto(request)))
 
     def get(self, run_id: str) -> RunState:
         """Give the state of a run."""
-        return run_from_proto(self._call(self._stub.Get, run_pb2.GetRunRequest(run_id=run_id)))
+        message = operations_pb2.GetOperationRequest(name=OPERATION_PREFIX + run_id)
+        return self._run_of(self._call(self._operations.GetOperation, message))
 
     def list(self) -> list[RunState]:
         """Give all runs."""
         found: list[RunState] = []
         token = ""
         while True:
-            page = self._call(self._stub.List, run_pb2.ListRunsRequest(page_token=token))
-            found += [run_from_proto(run) for run in page.runs]
+            message = operations_pb2.ListOperationsRequest(name="runs", page_token=token)
+            page = self._call(self._operations.ListOperations, message)
+            found += [self._run_of(operation) for operation in page.operations]
             token = page.next_page_token
             if not token:
                 return found
 
     def cancel(self, run_id: str) -> RunState:
-        """Ask a run to stop."""
-        return run_from_proto(self._call(self._stub.Cancel, run_pb2.CancelRunRequest(run_id=run_id)))
+        """Ask a run to stop, and give its state."""
+        message = operations_pb2.CancelOperationRequest(name=OPERATION_PREFIX + run_id)
+        self._call(self._operations.CancelOperation, message)
+        return self.get(run_id)
 
     def wait(self, run_id: str, timeout: timedelta) -> RunState:
         """Give the run when it has finished, or as it is after `timeout`."""
         asked = duration_pb2.Duration()
         asked.FromTimedelta(timeout)
-        message = run_pb2.WaitRunRequest(run_id=run_id, timeout=asked)
-        return run_from_proto(self._call(self._stub.Wait, message, timeout + ANSWER))
+        message = operations_pb2.WaitOperationRequest(name=OPERATION_PREFIX + run_id, timeout=asked)
+        return self._run_of(self._call(self._operations.WaitOperation, message, timeout + ANSWER))
+
+    def _run_of(self, operation: operations_pb2.Operation) -> RunState:
+        message = run_pb2.Run()
+        if not operation.metadata.Unpack(message):
+            raise HagdError(f"{self.address} answered with an operation of an unknown kind", "is it another release?")
+        return run_from_proto(message)
 
     def watch(self, run_id: str, on_progress: Callable[[str, float, float, str], None]) -> RunState:
         """Follow a run to its end; `on_progress` gets (stage, done, total, message)."""
