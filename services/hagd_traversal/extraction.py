@@ -56,17 +56,17 @@ class Plan:
         mixed = large if config.resolution == "auto" else config.resolution == "mixed"
         return Plan(
             mixed=mixed,
-            budget=config.budget or (16_000 if large else 400_000),
+            budget=config.budget or (20_000 if large else 400_000),
             refinement_budget=6_000 if large else 50_000,
-            prompts=config.prompts or (32 if large else 256),
+            prompts=config.prompts or (48 if large else 256),
             select_prompts=64 if large else 400,
             largest=500 if large else 5000,
             floor=120 if large else 8,
             integration_points=(0.1, 0.3, 0.5, 0.7, 0.9) if model.n_layers > 1 else (0.25, 0.5, 0.75, 1.0),
-            start_tolerance_nats=0.12 if large else 0.02,
-            first_price=3e-4 if large else 1e-5,
+            start_tolerance_nats=0.06 if large else 0.02,
+            first_price=1e-4 if large else 1e-5,
             most_divergence=1.5 if large else 4.0,
-            refinement_tolerance_nats=0.002,
+            refinement_tolerance_nats=0.001,
         )
 
 

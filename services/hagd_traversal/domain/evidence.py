@@ -13,19 +13,31 @@ from torch import Tensor
 
 from hagd.interventions.activations import Activations
 from hagd.interventions.engine import CircuitRun, run_circuit
-from hagd.interventions.evaluation import Prepared, concatenate, divergence, metric
+from hagd.interventions.evaluation import Prepared, PreparedBatch, concatenate, divergence, metric
 from hagd.interventions.gates import Gates
 from hagd.interventions.universe import Universe
 from hagd.tasks.task import PromptBatch
 
+_COUNTERFACTUAL_ONE_IN = 3
+
 
 @dataclass(frozen=True)
 class DonatedBatch:
-    """Prompts of one layout, each with its donors' runs: first the counterfactuals, then one unpaired draw."""
+    """Runs on prompts of one layout: first some with their counterfactual donor, then all with an unpaired one."""
 
+    n_counterfactual: int
     batch: PromptBatch
     donor: Activations
     reference: Float[Tensor, "batch answer vocab"]
+
+
+def _donate(prompts: PreparedBatch) -> DonatedBatch:
+    """Pair prompts with donors. Unpaired donors, the harder test, take three runs in four."""
+    everyone = torch.arange(len(prompts.batch))
+    some = everyone[: -(-len(everyone) // _COUNTERFACTUAL_ONE_IN)]
+    index = torch.cat([some, everyone])
+    donors = [prompts.counterfactual.take(some), prompts.clean.take(prompts.draws[0])]
+    return DonatedBatch(len(some), prompts.batch.take(index), concatenate(donors), prompts.clean.logits[index])
 
 
 class Evidence:
@@ -36,14 +48,7 @@ class Evidence:
         self.on_spent = on_spent
         self.subject = prepared.subject
         self.universe: Universe = prepared.universe
-        self.batches = tuple(
-            DonatedBatch(
-                p.batch.take(torch.arange(len(p.batch)).repeat(2)),
-                concatenate([p.counterfactual, p.clean.take(p.draws[0])]),
-                p.clean.logits.repeat(2, 1, 1),
-            )
-            for p in prepared.batches
-        )
+        self.batches = tuple(_donate(prompts) for prompts in prepared.batches)
         self.n_runs = sum(len(donated.batch) for donated in self.batches)
         self.spent = 0
 
@@ -86,22 +91,24 @@ class Evidence:
         to first order). The two rows are the means over prompts under the counterfactual and the unpaired donors.
         """
         total = torch.zeros(2, len(circuit))
+        counts = torch.zeros(2, 1)
         for donated in self.batches:
-            half = len(donated.batch) // 2
-            for donor in range(2):
-                for index in (torch.arange(half) + donor * half).split(parts):
+            runs = torch.arange(len(donated.batch)).tensor_split([donated.n_counterfactual])
+            for donor, mine in enumerate(runs):
+                counts[donor] += len(mine)
+                for index in mine.split(parts):
                     for point in points:
                         gradient = self._gradient(donated, index, circuit * point, objective)
                         total[donor] += gradient / len(points)
                         self.spent += 3 * len(index)
                         self.on_spent(self.spent)
-        return total * (2 / self.n_runs)
+        return total / counts.clamp(min=1)
 
     def _gradient(
         self, donated: DonatedBatch, index: Int[Tensor, " kept"], at: Float[Tensor, " node"], objective: str
     ) -> Float[Tensor, " node"]:
         values = at.clone().requires_grad_(True)
-        some = DonatedBatch(donated.batch.take(index), donated.donor.take(index), donated.reference[index])
+        some = DonatedBatch(0, donated.batch.take(index), donated.donor.take(index), donated.reference[index])
         logits = self._run(some, self.universe.gates_at(values, some.batch.layout)).logits
         score = metric(logits, some.batch) if objective == "metric" else -divergence(some.reference, logits)
         return torch.autograd.grad(score.sum(), values)[0]
