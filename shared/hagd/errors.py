@@ -1,24 +1,24 @@
 """Every error a user can meet, as one tree. Each carries what happened and what to do next.
 
-    HagdError
-    ├── UsageError                 the request itself is wrong (exit 2)
-    │   ├── UnknownNameError       a task, model, stage or kind that does not exist
-    │   ├── UnsupportedArchitectureError
-    │   └── InvalidInputError      a prompt file, config value or checkpoint that cannot be used
-    ├── StageError                 a stage ran and could not give a result (exit 1)
-    │   ├── AccuracyGateError      the base model does not know the task
-    │   └── NonFiniteError         a NaN or an infinity crossed a stage border
-    ├── ArtifactError              the store (exit 1)
-    │   ├── ArtifactNotFoundError
-    │   ├── CorruptArtifactError   bytes do not match their digest
-    │   └── StoreFullError
-    ├── RunError                   a run folder or run state (exit 1)
-    │   ├── NotARunError
-    │   ├── RunLockedError
-    │   └── RunConflictError       the same request id with another body
-    ├── CancelledError             somebody asked to stop (exit 130)
-    ├── WorkerDiedError            a worker process ended without an answer (transient)
-    └── UnavailableError           a service, log or store does not answer (exit 4, transient)
+HagdError
+├── UsageError                 the request itself is wrong (exit 2)
+│   ├── UnknownNameError       a task, model, stage or kind that does not exist
+│   ├── UnsupportedArchitectureError
+│   └── InvalidInputError      a prompt file, config value or checkpoint that cannot be used
+├── StageError                 a stage ran and could not give a result (exit 1)
+│   ├── AccuracyGateError      the base model does not know the task
+│   └── NonFiniteError         a NaN or an infinity crossed a stage border
+├── ArtifactError              the store (exit 1)
+│   ├── ArtifactNotFoundError
+│   ├── CorruptArtifactError   bytes do not match their digest
+│   └── StoreFullError
+├── RunError                   a run folder or run state (exit 1)
+│   ├── NotARunError
+│   ├── RunLockedError
+│   └── RunConflictError       the same request id with another body
+├── CancelledError             somebody asked to stop (exit 130)
+├── WorkerDiedError            a worker process ended without an answer (transient)
+└── UnavailableError           a service, log or store does not answer (exit 4, transient)
 """
 
 from typing import ClassVar
