@@ -164,6 +164,9 @@ def train_base_model(exercise: Exercise, seed: int, context: StageContext) -> Ba
             if held_out >= GATE:
                 progress.passed_at = progress.step
             _report(context, progress, recipe.steps + recipe.cooldown, loss, held_out)
+        if progress.passed_at >= 0 and progress.step == progress.passed_at + recipe.cooldown:
+            held_out = accuracy(module, exercise, exercise.held_out)
+            progress.passed_at = progress.passed_at if held_out >= GATE else -1
         if progress.step % CHECKPOINT_EVERY == 0:
             context.save_checkpoint(progress.step, _capture(module, optimiser, generator, progress))
     held_out = accuracy(module, exercise, exercise.held_out)
@@ -177,6 +180,7 @@ def train_base_model(exercise: Exercise, seed: int, context: StageContext) -> Ba
 
 
 def _is_done(progress: _Progress, cooldown: int, limit: int) -> bool:
+    """Stop after a cool-down that kept the gate (one that lost it has reset `passed_at`), or at the limit."""
     if progress.passed_at >= 0:
         return progress.step >= progress.passed_at + cooldown
     return progress.step >= limit

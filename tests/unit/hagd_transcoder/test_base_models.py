@@ -26,7 +26,7 @@ CONFIGS: dict[str, Any] = {
 }
 
 
-def addition(modulus: int = 17, **changes: Any) -> Exercise:
+def addition(modulus: int = 31, **changes: Any) -> Exercise:
     exercise = exercise_for("modular-addition", ModularAdditionConfig(modulus=modulus), seed=0)
     return replace(exercise, recipe=replace(exercise.recipe, **changes))
 

@@ -21,7 +21,7 @@ from hagd_transcoder.domain.exercises import exercise_for
 from hagd_transcoder.subject import STAGE, resolve
 from hagd_transcoder.subject_stage import run
 
-ADDITION = {"name": "modular-addition", "modulus": 17}
+ADDITION = {"name": "modular-addition", "modulus": 31}
 
 
 def prepare(config: dict[str, Any]) -> dict[str, Document]:
@@ -35,8 +35,8 @@ def trained() -> dict[str, Document]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A saved model that knows addition modulo 17."""
-    exercise = exercise_for("modular-addition", ModularAdditionConfig(modulus=17), seed=0)
+    """A saved model that knows addition modulo 31."""
+    exercise = exercise_for("modular-addition", ModularAdditionConfig(modulus=31), seed=0)
     path = tmp_path_factory.mktemp("model")
     train_base_model(exercise, 0, RecordingContext()).module.save_pretrained(path)
     return path
@@ -110,7 +110,7 @@ def test_a_trained_subject_knows_its_task_and_says_where_it_comes_from(trained: 
     model = model_from_document(trained["model"])
     provenance = trained["model"].content["provenance"]
     assert set(trained) == set(STAGE.outputs)
-    assert (task.name, model.config.vocab_size) == ("modular-addition", 18)
+    assert (task.name, model.config.vocab_size) == ("modular-addition", 32)
     assert provenance["digest"] == model_digest(model)
     assert (provenance["quantisation"], provenance["bos"]) == ("none", False)
     assert provenance["accuracy"] >= 0.99
@@ -143,12 +143,12 @@ def test_a_model_with_another_digest_than_asked_for_is_refused(folder: Path) -> 
 
 
 def test_a_model_with_too_few_tokens_for_the_task_is_refused(folder: Path) -> None:
-    with pytest.raises(InvalidInputError, match="needs 20 token ids and 3 positions, the model has 18 and 3"):
-        prepare({"task": {**ADDITION, "modulus": 19}, "model": {"path": str(folder)}})
+    with pytest.raises(InvalidInputError, match="needs 38 token ids and 3 positions, the model has 32 and 3"):
+        prepare({"task": {**ADDITION, "modulus": 37}, "model": {"path": str(folder)}})
 
 
 def test_a_pretrained_model_below_the_gate_is_an_error_with_numbers(tmp_path: Path) -> None:
-    exercise = exercise_for("modular-addition", ModularAdditionConfig(modulus=17), seed=0)
+    exercise = exercise_for("modular-addition", ModularAdditionConfig(modulus=31), seed=0)
     make_module(exercise, 0).save_pretrained(tmp_path)
     with pytest.raises(AccuracyGateError, match=r"answers \d+\.\d% of \d+ prompts .* 99% are needed"):
         prepare({"task": ADDITION, "model": {"path": str(tmp_path)}})
