@@ -35,8 +35,9 @@ class GraphAttention(nn.Module):
         e = a · leaky_relu(W_s x_source + W_t x_target + W_e edge), softmax of e over the edges into a target.
         """
         source, target = edges
-        sent = self.send(nodes)[source]
-        mixed = nn.functional.leaky_relu(sent + self.receive(nodes)[target] + self.edge(edge_features), _SLOPE)
+        sent = self.send(nodes).index_select(0, source)
+        received = self.receive(nodes).index_select(0, target)
+        mixed = nn.functional.leaky_relu(sent + received + self.edge(edge_features), _SLOPE)
         logits = (mixed.unflatten(-1, (self.heads, -1)) * self.attend).sum(-1)
         share = softmax_over_targets(logits, target, len(nodes))
         messages = (sent.unflatten(-1, (self.heads, -1)) * share[..., None]).flatten(-2)
@@ -50,6 +51,6 @@ def softmax_over_targets(
     index = target[:, None].expand_as(logits)
     largest = logits.new_full((n_nodes, logits.shape[1]), -torch.inf)
     largest = largest.scatter_reduce(0, index, logits.detach(), "amax")
-    weight = (logits - largest[target]).exp()
+    weight = (logits - largest.index_select(0, target)).exp()
     total = torch.zeros_like(largest).index_add(0, target, weight)
-    return weight / total[target]
+    return weight / total.index_select(0, target)

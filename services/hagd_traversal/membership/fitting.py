@@ -22,9 +22,9 @@ OnStep = Callable[[int, int], None]
 class FittingConfig:
     """How the network is trained."""
 
-    steps: int = 500
+    steps: int = 120
     """Optimiser steps."""
-    together: int = 6
+    together: int = 4
     """Graphs per step."""
     learning_rate: float = 4e-3
     weight_decay: float = 1e-3

@@ -5,7 +5,9 @@ checkpoint ships beside this file; `python -m hagd_traversal.membership.training
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from jaxtyping import Float
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from hagd.artifacts.document import Document
 from hagd.errors import CorruptArtifactError
 from hagd.graphs.attribution_graph import AttributionGraph
 from hagd.graphs.hierarchy import Hierarchy
@@ -69,6 +72,12 @@ def load_network(path: Path = CHECKPOINT) -> MembershipNetwork:
             f"the membership checkpoint {path.name} was trained on other features", "train it anew"
         )
     return network.eval()
+
+
+def save_network(network: MembershipNetwork, path: Path, described: Mapping[str, Any]) -> None:
+    """Write a checkpoint; `described` says what it was trained on and must hold `node_features`."""
+    tensors = {name: value.detach().numpy() for name, value in network.state_dict().items()}
+    path.write_bytes(Document(dict(described), tensors).encode())
 
 
 @torch.no_grad()

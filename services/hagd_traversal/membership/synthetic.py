@@ -18,7 +18,7 @@ from hagd.graphs.nodes import NODE_KINDS, Node
 
 _BRANCHING = 4
 _SATURATED, _DECOYS = 0.08, 0.03
-_MOST_NODES = 350
+_MOST_NODES = 250
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _draw_edges(
     table: _Table, generator: np.random.Generator
 ) -> tuple[Int[np.ndarray, " edge"], Int[np.ndarray, " edge"]]:
     """Let every node read from random earlier ones: heads from any role up to their own, others from their own."""
-    degree = int(generator.integers(6, 20))
+    degree = int(generator.integers(4, 12))
     sources: list[Int[np.ndarray, " edge"]] = []
     targets: list[Int[np.ndarray, " edge"]] = []
     for place, node in enumerate(table.nodes):
