@@ -38,11 +38,8 @@ def hagd(*arguments: str | Path, expect: tuple[int, ...] = (0,)) -> subprocess.C
 
 
 def blobs(folder: Path) -> dict[str, bytes]:
-    return {
-        path.name: path.read_bytes()
-        for path in (folder / "store").rglob("*")
-        if path.is_file() and len(path.name) == 64
-    }
+    files = (path for path in (folder / "store" / "blobs").rglob("*") if path.is_file())
+    return {path.name: path.read_bytes() for path in files}
 
 
 @pytest.fixture(scope="module")

@@ -121,10 +121,12 @@ def imports() -> grimp.ImportGraph:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_the_extra_of_a_service_brings_everything_that_it_imports(service: str) -> None:
-    """An image is installed with the extra of its service and nothing else."""
+def test_the_extra_of_a_service_brings_everything_that_it_runs(service: str) -> None:
+    """An image is installed with the extra of its service and nothing else. Programs for developers may need more."""
     own = {"hagd", *SERVICES}
-    roots = {name.partition(".")[0] for name in imports().find_upstream_modules(service, as_package=True)}
+    specs = [point.load() for point in entry_points(group="hagd.stages") if point.value.startswith(f"{service}.")]
+    started = {f"{service}.__main__", *(spec.run.partition(":")[0] for spec in specs)}
+    roots = {name.partition(".")[0] for module in started for name in imports().find_upstream_modules(module)}
     needed = roots - own - set(sys.stdlib_module_names)
     brought = distributions_of("hagd", service.removeprefix("hagd_"))
     providers = packages_distributions()

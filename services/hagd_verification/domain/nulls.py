@@ -120,15 +120,19 @@ def matched(
 def frequency_bins(
     universe: Universe, frequency: Float[Tensor, " node"], usable: Bool[Tensor, " node"]
 ) -> Int[Tensor, " node"]:
-    """Give each live feature the fifth that its frequency falls into among those of its layer and role."""
+    """Give each live feature the fifth that its frequency falls into among those of its layer and role.
+
+    Features of equal frequency fall into the same one.
+    """
     bins = torch.zeros(len(universe), dtype=torch.int64)
     for layer, _ in universe.feature_counts:
         for role in range(len(universe.roles)):
             here = usable & (universe.kinds == FEATURE) & (universe.layers == layer) & (universe.role_ids == role)
             entries = here.nonzero().flatten()
             if len(entries):
-                order = frequency[entries].argsort(stable=True)
-                bins[entries[order]] = torch.arange(len(entries)) * FREQUENCY_BINS // len(entries)
+                values = frequency[entries]
+                rarer = torch.searchsorted(values.sort().values, values)
+                bins[entries] = rarer * FREQUENCY_BINS // len(entries)
     return bins
 
 

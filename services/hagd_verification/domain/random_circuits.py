@@ -63,7 +63,7 @@ def against(
     return RandomTest(result, observed, chance, len(panel), family.overlap, family.is_constant)
 
 
-def tests_to_json(uniform: RandomTest, matched: RandomTest) -> dict[str, Any]:
+def random_control_to_json(uniform: RandomTest, matched: RandomTest) -> dict[str, Any]:
     """Give the `random_control` of the contract; p-values are adjusted by Holm within this table beside it."""
     adjusted = holm([1.0 if test.p is None else test.p for test in (uniform, matched)])
     return {

@@ -36,7 +36,7 @@ from hagd_verification.domain.negative_controls import (
 from hagd_verification.domain.nulls import candidates, frequencies, matched, permuted, uniform
 from hagd_verification.domain.panel import Bill, Panel
 from hagd_verification.domain.protocol import Protocol
-from hagd_verification.domain.random_circuits import RandomTest, against, necessity, tests_to_json
+from hagd_verification.domain.random_circuits import RandomTest, against, necessity, random_control_to_json
 from hagd_verification.domain.settings import Settings
 from hagd_verification.domain.statistics import ClusterBootstrap, Interval
 from hagd_verification.domain.verdict import Claimability, Evidence, Verdict, decide
@@ -71,7 +71,7 @@ def verify(
 
     def report(start: float, length: float, name: str) -> Callable[[float], None]:
         progress(start, 1, name)
-        return lambda done: progress(start + length * done, 1, name)
+        return lambda done: progress(round(start + length * done, 4), 1, name)
 
     report(0, 0, "running the model on D_verify")
     bench = _set_up(frontier, task, graph, settings, report)
@@ -121,7 +121,7 @@ def verify(
         "curve": curve.pop("points"),
         "curve_areas": curve,
         "negative_controls": [control.to_json() for control in controls],
-        "random_control": tests_to_json(*tests),
+        "random_control": random_control_to_json(*tests),
         "settings": rows,
         "minimum_over_settings": minimum_over(rows),
         **_mediation_to_json(headline, mediation),

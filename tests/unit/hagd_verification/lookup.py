@@ -1,5 +1,7 @@
 """A model whose every number is known: one neuron per token looks the answer up, attention does nothing.
 
+As many decoys are active on the same tokens and write nothing, so that random circuits have room to do worse.
+
 The prompt is `(noise, x)`, the answer follows x. Neuron j is active on token j alone and writes `strength[j]` to the
 logit of token (j + 1) mod V. Both norms have an epsilon so large that they only scale. So with the token live,
 preservation and faithfulness follow from the chosen neurons S by counting:
@@ -22,6 +24,8 @@ from hagd.models.language_model import Attention, Block, LanguageModel, Mlp, Mod
 from hagd.tasks.task import Layout, PromptBatch, Split, Task
 
 V = 19
+NEURONS = 2 * V
+"""Neuron j < V looks token j up; neuron V + j is its decoy."""
 NOISES = 11
 ROLES = ("noise", "x")
 LAYOUT = Layout(ROLES, (1,))
@@ -40,11 +44,12 @@ def lookup_model() -> LanguageModel:
     gain = torch.full((d_model,), math.sqrt(_FLAT))
     norm = Norm("rms", gain, None, _FLAT)
     nothing = torch.zeros(heads, d_model, d_head)
-    w_out = torch.zeros(V, d_model)
+    w_in = torch.eye(d_model)[:, :V].repeat(1, 2)
+    w_out = torch.zeros(NEURONS, d_model)
     w_out[torch.arange(V), V + (torch.arange(V) + 1) % V] = strengths()
     attention = Attention(nothing, nothing, nothing, torch.zeros(heads, d_head, d_model), None, None, None, None)
-    mlp = Mlp("relu", None, torch.eye(d_model)[:, :V].contiguous(), torch.zeros(V), w_out, torch.zeros(d_model))
-    config = ModelConfig("gpt2", 1, d_model, heads, heads, d_head, V, V, 5, "relu", "rms", _FLAT, None)
+    mlp = Mlp("relu", None, w_in, torch.zeros(NEURONS), w_out, torch.zeros(d_model))
+    config = ModelConfig("gpt2", 1, d_model, heads, heads, d_head, NEURONS, V, 5, "relu", "rms", _FLAT, None)
     unembed = torch.eye(d_model)[:, V:].contiguous()
     block = Block(norm, attention, norm, mlp)
     return LanguageModel(config, torch.eye(V, d_model), torch.zeros(5, d_model), (block,), norm, unembed)
@@ -86,7 +91,7 @@ def lookup_subject() -> Subject:
 def single(leaf: Node, score: float = 1.0) -> CircuitNode:
     """Give a node that is one leaf."""
     block = leaf.kind == "mlp"
-    return CircuitNode(str(leaf), leaf.kind, leaf.layer, leaf.role, (leaf,), V + 1 if block else 1, block, score)
+    return CircuitNode(str(leaf), leaf.kind, leaf.layer, leaf.role, (leaf,), NEURONS + 1 if block else 1, block, score)
 
 
 def feature(index: int, role: str = "x") -> Node:
@@ -104,9 +109,9 @@ def lookup_circuit(chosen: list[int], rest: list[int] | None = None) -> Circuit:
 
 def lookup_graph() -> AttributionGraph:
     """Give a graph that knows the neurons' true order: by strength."""
-    leaves = [Node("token", -1, "x"), *[feature(i) for i in range(V)]]
+    leaves = [Node("token", -1, "x"), *[feature(i) for i in range(NEURONS)]]
     nodes = (*leaves, Node("logit", 1, "x"))
-    score = np.array([10.0, *strengths().tolist(), 0.0])
+    score = np.array([10.0, *strengths().tolist(), *[0.0] * V, 0.0])
     none = np.zeros(0)
     index = np.zeros(0, dtype=np.int64)
     return AttributionGraph(nodes, ROLES, 1, index, index, none, none, {"score_abs": score}, 2 * V)

@@ -18,6 +18,7 @@ from hagd_verification.domain.measures import (
 from hagd_verification.domain.panel import Bill, Panel
 from hagd_verification.domain.statistics import ClusterBootstrap
 from unit.hagd_verification.lookup import (
+    NEURONS,
     NOISES,
     V,
     faithfulness_of,
@@ -103,7 +104,7 @@ def test_a_circuit_of_blocks_has_no_feature_share_and_no_errors() -> None:
     assert found.feature_share is None
     assert found.error_credit is not None
     assert (found.error_credit.value, found.error_credit.high) == (0, 0)
-    assert frontier.leaves() == 1 + V + 1
+    assert frontier.leaves() == 1 + NEURONS + 1
 
 
 def test_the_settings_cover_what_the_report_promises() -> None:

@@ -113,9 +113,9 @@ def test_frequencies_are_shares_of_discovery_prompts_at_the_role() -> None:
     found = frequencies(prepare(subject, universe, task, "discover", seed=0))
     features = universe.kinds == FEATURE
     at_x = features & (universe.role_ids == 1)
-    assert found[at_x].tolist() == pytest.approx([1 / V] * V)
+    assert found[at_x].tolist() == pytest.approx([1 / V] * 2 * V)
     at_noise = found[features & (universe.role_ids == 0)]
-    assert at_noise.tolist() == [0.5, 0.5, *[0] * (V - 2)]  # discovery prompts have two noises
+    assert at_noise.tolist() == [0.5, 0.5, *[0] * (V - 2)] * 2  # discovery prompts have two noises
     assert (found[~features] == 1).all()
 
 
@@ -129,6 +129,13 @@ def test_bins_hold_equal_numbers_in_order_of_frequency() -> None:
     assert sizes.max() - sizes.min() <= 1
     ordered = bins[frequency[at_x].argsort()]
     assert (ordered.diff() >= 0).all()
+
+
+def test_features_of_equal_frequency_share_a_bin() -> None:
+    subject, task = lookup_subject(), lookup_task()
+    universe = Universe.of(subject, task.roles, torch.ones(1, 2, dtype=torch.bool))
+    bins = frequency_bins(universe, torch.full((len(universe),), 0.3), universe.exists)
+    assert set(bins.tolist()) == {0}
 
 
 def test_only_what_is_live_and_reaches_the_answer_is_drawn() -> None:

@@ -32,9 +32,11 @@ from unit.pipeline.toy_stages import STAGES
 
 TESTS = str(Path(__file__).parents[2])
 DRIVER = """
+import signal
 import sys
 from pathlib import Path
 from unit.pipeline import test_embedded as here
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background hands down a deaf ear
 with here.open_runtime(Path(sys.argv[1]), process=True) as runtime:
     print("ready", flush=True)
     state = runtime.run(here.request(Path(sys.argv[1]), pause_seconds=0.06))

@@ -1,0 +1,26 @@
+"""What hagd uses of `transformers`. Without this file the type checker reads every model of that library: minutes."""
+
+from typing import Any
+
+from torch import nn
+
+class AutoConfig:
+    @classmethod
+    def from_pretrained(cls, folder: Any, **options: Any) -> Any: ...
+
+class AutoModelForCausalLM:
+    @classmethod
+    def from_pretrained(cls, folder: Any, **options: Any) -> Any: ...
+
+class AutoTokenizer:
+    @classmethod
+    def from_pretrained(cls, folder: Any, **options: Any) -> Any: ...
+
+class GPT2Config:
+    def __init__(self, **fields: Any) -> None: ...
+
+class GPT2LMHeadModel(nn.Module):
+    config: GPT2Config
+    transformer: nn.Module
+    lm_head: nn.Linear
+    def __init__(self, config: GPT2Config) -> None: ...

@@ -1,0 +1,3 @@
+"""See the stub of the package above."""
+
+from . import logging as logging
