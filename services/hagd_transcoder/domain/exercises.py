@@ -89,7 +89,8 @@ def exercise_parity(config: ParityConfig, seed: int) -> Exercise:
 def exercise_sorting(config: SortingConfig, seed: int) -> Exercise:
     """All orders of all sets of values (a sample, where there are too many); the group is the set.
 
-    A set that alone shows some value at some rank is always practised: its answer could not be known otherwise.
+    A set that alone shows a step from one value to the next at some rank is always practised: nothing else could
+    teach its answer.
     """
     subsets = torch.tensor(list(itertools.combinations(range(config.n_values), config.length)))
     generator = generator_for(seed, "sorting", "lists")
@@ -121,8 +122,10 @@ def _orders_of(
 
 
 def _shows_alone(subsets: Int[Tensor, "subset slot"]) -> Bool[Tensor, " subset"]:
-    """Mark the sets that hold a value at a rank where no other set holds it (5 of 10: only 0..4 ends in 4)."""
-    counts = [torch.bincount(column)[column] for column in subsets.unbind(1)]
+    """Mark the sets where some value follows another at a rank as in no other set (5 of 10: 6 after 0 at rank 2)."""
+    base = int(subsets.max()) + 1
+    steps = (subsets[:, :-1] * base + subsets[:, 1:]).unbind(1)
+    counts = [torch.bincount(step)[step] for step in steps]
     return (torch.stack(counts, dim=1) == 1).any(1)
 
 

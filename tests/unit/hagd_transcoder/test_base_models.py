@@ -1,5 +1,6 @@
 """Training base models: exact forward, honest hold-out, determinism, resumption, and the gate."""
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -136,3 +137,19 @@ def test_training_stops_when_asked_to() -> None:
 def test_a_text_task_has_no_base_model() -> None:
     with pytest.raises(UnknownNameError, match="task 'ioi' has no base model"):
         exercise_for("ioi", None, seed=0)
+
+
+def test_every_step_between_neighbouring_values_is_practised_at_its_rank() -> None:
+    for seed in range(7):
+        exercise = exercise_for("sorting", SortingConfig(length=4, n_values=9), seed)
+        practised = set(_steps(exercise.answers[~exercise.held_out]))
+        alone = {step for step, n_sets in _sets_by_step(exercise).items() if n_sets == 1}
+        assert alone <= practised
+
+
+def _steps(answers: torch.Tensor) -> list[tuple[int, int, int]]:
+    return [(rank, row[rank], row[rank + 1]) for row in answers.tolist() for rank in range(len(row) - 1)]
+
+
+def _sets_by_step(exercise: Exercise) -> Counter[tuple[int, int, int]]:
+    return Counter(_steps(torch.unique(exercise.answers, dim=0)))

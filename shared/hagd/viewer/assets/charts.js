@@ -13,7 +13,10 @@ function ticks(maximum) {
 class FamilyCurve {
   constructor(run, onPick) {
     this.run = run;
-    this.points = [...(run.verification.curve ?? [])].sort((a, b) => a.nodes - b.nodes);
+    // The evidence goes on to the whole universe; the figure shows the family that the slider walks through.
+    this.points = (run.verification.curve ?? [])
+      .filter((point) => point.nodes <= run.nodes.length)
+      .sort((a, b) => a.nodes - b.nodes);
     this.marker = svg("line", { class: "marker", y1: CURVE.top, y2: CURVE.height - CURVE.bottom });
     this.dots = svg("g");
     this.root = svg("svg", {
