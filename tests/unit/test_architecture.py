@@ -26,6 +26,8 @@ SERVICES = ("hagd_transcoder", "hagd_coarsening", "hagd_traversal", "hagd_verifi
 DRIVER = ("artifacts", "cli", "events", "execution", "extraction", "pipeline", "rpc", "telemetry", "testing")
 """Packages of the core that a driver process loads."""
 HEAVY = {"torch", "transformers", "torch_geometric", "scipy", "safetensors.torch"}
+OPENED_BY_TRANSFORMERS = {"accelerate", "gguf"}
+"""Libraries that transformers imports by itself when it places or reads weights."""
 HELP_SECONDS = 0.5
 
 LOAD = """
@@ -133,6 +135,17 @@ def test_the_extra_of_a_service_brings_everything_that_it_runs(service: str) -> 
 
     assert {"grpc", "torch", "pydantic"} <= needed
     assert {name for name in needed if not {normalised(found) for found in providers[name]} & brought} == set()
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_extra_of_a_service_names_nothing_that_no_code_imports(service: str) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = {normalised(Requirement(text).name) for text in extras[service.removeprefix("hagd_")]}
+    used = {name.partition(".")[0] for name in imports().modules if imports().find_modules_that_directly_import(name)}
+    providers = packages_distributions()
+    imported = {normalised(found) for name in used for found in providers.get(name, ())}
+
+    assert named - imported - OPENED_BY_TRANSFORMERS == set()
 
 
 @cache

@@ -19,7 +19,7 @@ Verdict = Literal["ok", "warning", "problem"]
 _LEAST_FREE_BYTES: Final = 2 * 2**30
 _LEAST_MEMORY_BYTES: Final = 4 * 2**30
 # Modules that stages import, and the extra that brings each.
-_HEAVY: Final = {"torch": "all", "transformers": "all", "torch_geometric": "traversal", "gguf": "transcoder"}
+_HEAVY: Final = {"torch": "all", "transformers": "all", "gguf": "transcoder"}
 
 
 def register(app: typer.Typer) -> None:
