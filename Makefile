@@ -11,7 +11,7 @@ PYTEST_FLAGS ?=
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup demo demo-llm test check gen docs format constraints bench-circuits train-membership browser clean
+.PHONY: help setup demo demo-llm servers test test-servers check gen docs format constraints bench-circuits train-membership browser clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -57,6 +57,15 @@ test: export OMP_NUM_THREADS := 1
 test: export MKL_NUM_THREADS := 1
 test: $(MODEL) browser  ## all tests; the reason of every skip stands at the end
 	$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_FLAGS)
+
+# Kafka, MinIO and versitygw, into .servers; each one is skipped when it is there. Minutes the first time.
+servers: $(READY)  ## obtain the real servers that tests run against
+	PYTHONPATH=tools $(BIN)/python -m servers
+
+test-servers: export HAGD_REQUIRE_SERVERS := 1
+test-servers: export OMP_NUM_THREADS := 1
+test-servers: servers  ## the tests against real servers; a skip is a failure
+	$(BIN)/pytest -m servers $(PYTEST_FLAGS)
 
 check: $(READY)  ## lint, types, import contracts, generated files
 	$(BIN)/ruff check
