@@ -39,9 +39,9 @@ demo: $(READY)  ## modular addition 113: four stages, verdict, picture
 
 # A circuit that is refuted is a result too (exit status 3), so the second behaviour follows all the same.
 demo-llm: $(MODEL)  ## SmolLM2-135M: indirect objects and facts, circuits of mixed resolution
-	$(BIN)/hagd extract --task ioi --model smollm2 --dictionary neurons --max-nodes 347 --out $(RUNS)/ioi || test $$? -eq 3
+	$(BIN)/hagd extract --task ioi --model smollm2 --dictionary neurons --sizes 200,347 --out $(RUNS)/ioi || test $$? -eq 3
 	$(BIN)/hagd show $(RUNS)/ioi
-	$(BIN)/hagd extract --task facts --model smollm2 --dictionary neurons --max-nodes 347 --out $(RUNS)/facts || test $$? -eq 3
+	$(BIN)/hagd extract --task facts --model smollm2 --dictionary neurons --sizes 200,347 --out $(RUNS)/facts || test $$? -eq 3
 	$(BIN)/hagd show $(RUNS)/facts
 
 # The tests of the report need a browser; with HAGD_REQUIRE_BROWSER=1, as in CI, they fail without one.

@@ -1,7 +1,7 @@
 """Stage 3 from artifacts to artifact: decode, search, choose, refine, connect, encode."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from hagd.tasks.task import Task
 from hagd_traversal.domain.connections import choose_edges
 from hagd_traversal.domain.evidence import Evidence
 from hagd_traversal.domain.frontier import frontier
+from hagd_traversal.domain.gate_learning import GateConfig, learn_gates
 from hagd_traversal.domain.guidance import Guide
 from hagd_traversal.domain.refinement import RefinementConfig, refine_blocks
 from hagd_traversal.domain.search import SearchConfig, SearchState, remove_groups, starting_circuit
@@ -29,6 +30,8 @@ from hagd_traversal.domain.selection import candidate_sizes, choose_size, rank_n
 from hagd_traversal.handlers import TraversalConfig
 
 _LARGE_PARAMETERS = 10_000_000
+_SLACK = 1.3
+"""Causal tests start from so many times the nodes whose gates are likelier open than closed."""
 
 
 @dataclass(frozen=True)
@@ -37,36 +40,46 @@ class Plan:
 
     mixed: bool
     budget: int
+    """Evaluations of gates and tests together; refining blocks has its own."""
+    gate_share: float
+    """Largest share of the budget that gates may take."""
+    gates: GateConfig
     refinement_budget: int
     prompts: int
+    """Discovery prompts from which all draws are taken."""
+    test_prompts: int
+    """Discovery prompts of one causal test."""
     select_prompts: int
     largest: int
     """Largest circuit that is offered: a large one costs a whole forward, and nobody reads it."""
-    floor: int
     integration_points: tuple[float, ...]
-    start_tolerance_nats: float
-    first_price: float
-    most_divergence: float
-    refinement_tolerance_nats: float
+    pace: SearchConfig
+    refinement: RefinementConfig
 
     @staticmethod
     def of(config: TraversalConfig, subject: Subject) -> "Plan":
         model = subject.model.config
         large = model.n_layers * model.d_model * (model.d_mlp * 3 + model.d_model * 4) > _LARGE_PARAMETERS
         mixed = large if config.resolution == "auto" else config.resolution == "mixed"
+        budget = config.budget or (30_000 if large else 400_000)
         return Plan(
             mixed=mixed,
-            budget=config.budget or (20_000 if large else 400_000),
+            budget=budget,
+            gate_share=0.7,
+            gates=GateConfig(steps=200, price_nats=1.5e-3, prompts=24 if large else 96),
             refinement_budget=6_000 if large else 50_000,
-            prompts=config.prompts or (48 if large else 256),
-            select_prompts=64 if large else 400,
+            prompts=config.prompts or 256,
+            test_prompts=min(config.prompts or 256, 48 if large else 256),
+            select_prompts=96 if large else 400,
             largest=500 if large else 5000,
-            floor=120 if large else 8,
             integration_points=(0.1, 0.3, 0.5, 0.7, 0.9) if model.n_layers > 1 else (0.25, 0.5, 0.75, 1.0),
-            start_tolerance_nats=0.06 if large else 0.02,
-            first_price=1e-4 if large else 1e-5,
-            most_divergence=1.5 if large else 4.0,
-            refinement_tolerance_nats=0.001,
+            pace=SearchConfig(
+                budget=budget,
+                floor=120 if large else 8,
+                first_price=2e-4 if large else 1e-5,
+                most_divergence=1.5 if large else 4.0,
+            ),
+            refinement=RefinementConfig(tolerance_nats=0.001),
         )
 
 
@@ -105,9 +118,9 @@ def extract(
         context.progress(share, 1, f"testing groups, {spent} of at most {plan.budget} evaluations")
 
     discover = prepare(searched, universe, task, "discover", seed=settings.seed, most=plan.prompts)
-    evidence = Evidence(discover, report)
-    guide = Guide.build(evidence, graph, hierarchy, settings.guide, plan.integration_points, plan.mixed)
-    state = _search(evidence, guide, plan)
+    evidence = Evidence(discover, plan.test_prompts, settings.seed, report)
+    guide = Guide.build(evidence, graph, hierarchy, settings.guide, plan.integration_points)
+    guide, state = _search(evidence, guide, plan, settings.seed)
     ranking = rank_nodes(state, guide.importance)
     context.progress(0.8, 1, "choosing the size on D_select")
     select = prepare(searched, universe, task, "select", seed=settings.seed, most=plan.select_prompts)
@@ -145,23 +158,18 @@ class Opened:
     replaced: Mapping[int, list[int]]
 
 
-def _search(evidence: Evidence, guide: Guide, plan: Plan) -> SearchState:
-    """Start from the leading nodes and remove groups until nothing can go."""
-    total = int(evidence.universe.exists.sum())
-    sizes = [size for size in candidate_sizes(total, None, 2) if size >= min(total, 4 * plan.floor)]
-    start = starting_circuit(evidence, guide.order, sizes, plan.start_tolerance_nats)
-    state = SearchState(start, 0.0)
-    outside = [i for i in guide.order if start[i] == 0]
-    state.removed = outside[::-1]
-
-    pace = SearchConfig(
-        budget=plan.budget,
-        floor=plan.floor,
-        first_price=plan.first_price,
-        most_divergence=plan.most_divergence,
-    )
-    remove_groups(evidence, state, guide.cost, guide.levels, pace)
-    return state
+def _search(evidence: Evidence, guide: Guide, plan: Plan, seed: int) -> tuple[Guide, SearchState]:
+    """Learn gates, start from what they open and some more, and remove groups until nothing can go."""
+    tokens = (evidence.universe.kinds == 0) & (guide.importance > 0)
+    affordable = int(plan.gate_share * plan.budget) // (4 * plan.gates.prompts)
+    gates = replace(plan.gates, steps=min(plan.gates.steps, affordable))
+    log_odds = learn_gates(evidence, guide.order, tokens, gates, seed)
+    guide = guide.with_gates(log_odds)
+    start = max(plan.pace.floor, round(_SLACK * int((log_odds > 0).sum())))
+    state = starting_circuit(guide.order, start, len(evidence.universe))
+    evidence.redraw(plan.test_prompts)
+    remove_groups(evidence, state, guide.importance, guide.levels, plan.pace)
+    return guide, state
 
 
 def _refine(
@@ -184,11 +192,10 @@ def _refine(
         context.progress(0.85 + 0.06 * min(1.0, spent / plan.refinement_budget), 1, "refining blocks")
 
     discover = prepare(opened, wide, task, "discover", seed=settings.seed, most=plan.prompts)
-    detailed = Evidence(discover, report)
+    detailed = Evidence(discover, plan.test_prompts, settings.seed, report)
     circuit = torch.zeros(len(wide))
     circuit[chosen] = 1.0
-    config = RefinementConfig(tolerance_nats=plan.refinement_tolerance_nats)
-    replaced = refine_blocks(detailed, circuit, config, plan.refinement_budget)
+    replaced = refine_blocks(detailed, circuit, plan.refinement, plan.refinement_budget)
     evidence.spent += detailed.spent
     return Opened(opened, wide, replaced)
 

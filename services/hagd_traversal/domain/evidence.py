@@ -1,5 +1,7 @@
 """Causal evidence on the discovery prompts, with its bill.
 
+Prompts and donors are drawn anew whenever a method asks for it, so that nothing is fitted to one draw.
+
 One evaluation is one prompt through one forward; a backward counts two. A run that starts at a later layer is
 still billed whole, so that the bill does not depend on how clever the engine is.
 """
@@ -16,6 +18,8 @@ from hagd.interventions.engine import CircuitRun, run_circuit
 from hagd.interventions.evaluation import Prepared, PreparedBatch, concatenate, divergence, metric
 from hagd.interventions.gates import Gates
 from hagd.interventions.universe import Universe
+from hagd.tasks.donors import draw_donors
+from hagd.tasks.splits import generator_for
 from hagd.tasks.task import PromptBatch
 
 _COUNTERFACTUAL_ONE_IN = 3
@@ -31,34 +35,62 @@ class DonatedBatch:
     reference: Float[Tensor, "batch answer vocab"]
 
 
-def _donate(prompts: PreparedBatch) -> DonatedBatch:
-    """Pair prompts with donors. Unpaired donors, the harder test, take three runs in four."""
-    everyone = torch.arange(len(prompts.batch))
-    some = everyone[: -(-len(everyone) // _COUNTERFACTUAL_ONE_IN)]
-    index = torch.cat([some, everyone])
-    donors = [prompts.counterfactual.take(some), prompts.clean.take(prompts.draws[0])]
+def _donate(prompts: PreparedBatch, most: int, draw: int, seed: int) -> DonatedBatch:
+    """Draw prompts and pair them with donors. Unpaired donors, the harder test, take three runs in four."""
+    generator = generator_for(seed, "evidence", draw)
+    drawn = torch.randperm(len(prompts.batch), generator=generator)[:most]
+    some = drawn[: -(-len(drawn) // _COUNTERFACTUAL_ONE_IN)]
+    index = torch.cat([some, drawn])
+    unpaired = draw_donors(prompts.batch, draw, seed)[drawn]
+    donors = [prompts.counterfactual.take(some), prompts.clean.take(unpaired)]
     return DonatedBatch(len(some), prompts.batch.take(index), concatenate(donors), prompts.clean.logits[index])
 
 
 class Evidence:
     """Divergence of circuits from the model on D_discover, under both donors of the headline."""
 
-    def __init__(self, prepared: Prepared, on_spent: Callable[[int], None] = lambda _: None) -> None:
-        """Keep the prompts with their donors' runs; `on_spent` hears the bill whenever it grows."""
+    def __init__(
+        self,
+        prepared: Prepared,
+        prompts: int | None = None,
+        seed: int = 0,
+        on_spent: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """Make the first draw.
+
+        Args:
+            prepared: all discovery prompts.
+            prompts: how many of them a draw holds; None for all.
+            seed: equal seeds give equal draws.
+            on_spent: hears the bill whenever it grows.
+        """
         self.on_spent = on_spent
         self.subject = prepared.subject
         self.universe: Universe = prepared.universe
-        self.batches = tuple(_donate(prompts) for prompts in prepared.batches)
-        self.n_runs = sum(len(donated.batch) for donated in self.batches)
         self.spent = 0
+        self._prepared, self._prompts, self._seed, self._draw = prepared, prompts, seed, 0
+        self.redraw()
+
+    def redraw(self, prompts: int | None = None) -> None:
+        """Take other prompts and donors, as many as before or `prompts` from now on; older runs then do not compare."""
+        self._prompts = prompts or self._prompts
+        batches = self._prepared.batches
+        most = max(len(b.batch) for b in batches) if self._prompts is None else -(-self._prompts // len(batches))
+        self.batches = tuple(_donate(batch, most, self._draw, self._seed) for batch in batches)
+        self.n_runs = sum(len(donated.batch) for donated in self.batches)
+        self._draw += 1
+
+    def bill(self, evaluations: int) -> None:
+        """Add to what was spent."""
+        self.spent += evaluations
+        self.on_spent(self.spent)
 
     @torch.no_grad()
     def runs(
         self, circuit: Float[Tensor, " node"], start: int = 0, bases: Sequence[CircuitRun] | None = None
     ) -> list[CircuitRun]:
         """Run a circuit on every prompt; from layer `start` on top of `bases` if given."""
-        self.spent += self.n_runs
-        self.on_spent(self.spent)
+        self.bill(self.n_runs)
         return [
             self._run(d, self.universe.gates_at(circuit, d.batch.layout), start, bases[i] if bases else None)
             for i, d in enumerate(self.batches)
@@ -76,6 +108,17 @@ class Evidence:
     def divergence(self, circuit: Float[Tensor, " node"]) -> float:
         """Run a circuit and give its mean KL in nats."""
         return self.divergence_of(self.runs(circuit))
+
+    def opened_divergence(self, gates: Float[Tensor, " node"]) -> Float[Tensor, ""]:
+        """Give the mean KL in nats with gates between 0 and 1, differentiable where a gate is not 0."""
+        self.bill(3 * self.n_runs)
+        total = torch.zeros(())
+        for donated in self.batches:
+            at, layout = donated.batch.layout.answer_positions, donated.batch.layout
+            spread = self.universe.gates_at(gates, layout)
+            run = run_circuit(self.subject, donated.batch.clean, at, donated.donor, spread, skip_closed=True)
+            total = total + divergence(donated.reference, run.logits).sum()
+        return total / self.n_runs
 
     def gate_gradients(
         self,
@@ -100,8 +143,7 @@ class Evidence:
                     for point in points:
                         gradient = self._gradient(donated, index, circuit * point, objective)
                         total[donor] += gradient / len(points)
-                        self.spent += 3 * len(index)
-                        self.on_spent(self.spent)
+                        self.bill(3 * len(index))
         return total / counts.clamp(min=1)
 
     def _gradient(

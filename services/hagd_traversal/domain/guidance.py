@@ -1,12 +1,11 @@
 """What steers the traversal: influence, membership scores of the graph network, and the hierarchy's groups.
 
 The predicted cost of removing a node starts from its integrated gate gradient (the larger of the two donors') and
-is scaled by the membership score; before each sweep it is blended with the set-level evidence of the current
-circuit, the gradient of KL with respect to its own gates.
+is scaled by the membership score. That order is where set-level gates start, and they then take its place.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -17,32 +16,23 @@ from torch import Tensor
 from hagd.graphs.attribution_graph import AttributionGraph
 from hagd.graphs.hierarchy import Hierarchy
 from hagd_traversal.domain.evidence import Evidence
-from hagd_traversal.domain.search import SearchState
 from hagd_traversal.membership.network import leaf_scores, membership_scores
 
 _MEMBERSHIP_FLOOR = 0.25
 """A node that the network rejects keeps this share of its predicted cost: influence is never overruled."""
-_MOMENTUM = 0.5
 _PARTS = 16
 
 
-@dataclass
+@dataclass(frozen=True)
 class Guide:
-    """Predicted costs over the universe; `cost` refreshes them from the circuit at hand."""
+    """Predicted costs over the universe."""
 
-    evidence: Evidence
     importance: Float[Tensor, " node"]
-    """Predicted cost of removal in the full model, membership included."""
+    """Predicted cost of removal (scale-free); 0 for what cannot be in a circuit."""
     signed: Float[Tensor, " node"]
     """Signed attribution to the metric, mean of both donors, in logits."""
     levels: list[Int[Tensor, " node"]]
     """Group of every entry per level of the execution tree, finest first."""
-    refresh: bool
-    """Whether set-level gradients are asked for before each sweep."""
-    current: Float[Tensor, " node"] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.current = self.importance.clone()
 
     @staticmethod
     def build(
@@ -51,7 +41,6 @@ class Guide:
         hierarchy: Hierarchy,
         guide: Literal["gnn", "influence"],
         points: Sequence[float],
-        refresh: bool,
     ) -> "Guide":
         """Score the universe by integrated gradients over the gates and by the graph network."""
         universe = evidence.universe
@@ -67,7 +56,7 @@ class Guide:
         allowed[there] = True
         importance[~(allowed & universe.exists & (universe.kinds != 3))] = 0.0
         importance[: len(universe.roles)] += importance.max() * (rows.abs().amax(0)[: len(universe.roles)] > 0)
-        return Guide(evidence, importance, rows.mean(0), _levels(hierarchy, here, there, len(universe)), refresh)
+        return Guide(importance, rows.mean(0), _levels(hierarchy, here, there, len(universe)))
 
     @property
     def order(self) -> list[int]:
@@ -75,16 +64,9 @@ class Guide:
         ranked = self.importance.argsort(descending=True, stable=True)
         return ranked[self.importance[ranked] > 0].tolist()
 
-    def cost(self, state: SearchState) -> Float[Tensor, " node"]:
-        """Give the predicted cost of removing each node from the circuit at hand (scale-free)."""
-        if self.refresh:
-            gradients = self.evidence.gate_gradients(state.circuit, (0.5, 1.0), objective="divergence", parts=_PARTS)
-            live = state.circuit != 0
-            fresh = gradients.abs().amax(0)
-            fresh = fresh / fresh[live].mean().clamp(min=1e-12)
-            held = self.current / self.current[live].mean().clamp(min=1e-12)
-            self.current = _MOMENTUM * held + (1 - _MOMENTUM) * fresh
-        return self.current
+    def with_gates(self, log_odds: Float[Tensor, " node"]) -> "Guide":
+        """Predict costs by learned gates from now on."""
+        return replace(self, importance=torch.sigmoid(log_odds / 2) * (self.importance > 0))
 
 
 def _levels(hierarchy: Hierarchy, here: Tensor, there: Tensor, n_entries: int) -> list[Int[Tensor, " node"]]:

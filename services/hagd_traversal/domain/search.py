@@ -4,11 +4,12 @@ State: a circuit, and its KL on the discovery prompts. A sweep walks the layers 
 in a layer, groups of the execution tree are ordered by predicted cost and offered for removal together, cheapest
 first; a batch that costs more than its price is halved, down to the group's children and to single nodes, and
 what fails alone is protected for some sweeps. The price per node rises from sweep to sweep and the groups get
-finer, which traces a nested family of circuits from large to small. Walking downwards keeps every test's prefix
-valid: removing nodes of layer l changes nothing below l, so a test at l starts from cached residuals.
+finer, which traces a nested family of circuits from large to small. Every sweep tests on newly drawn prompts and
+donors. Walking downwards keeps every test's prefix valid: removing nodes of layer l changes nothing below l, so a
+test at l starts from cached residuals.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -60,40 +61,34 @@ class SearchState:
         return int((self.circuit != 0).sum())
 
 
-def starting_circuit(
-    evidence: Evidence, order: Sequence[int], sizes: Sequence[int], tolerance_nats: float
-) -> Float[Tensor, " node"]:
-    """Give the smallest of the leading sets of `order` whose KL stays within the tolerance (else the largest)."""
-    best = evidence.universe.exists.float()
-    for size in sorted(sizes, reverse=True):
-        circuit = torch.zeros(len(evidence.universe))
-        circuit[list(order[:size])] = 1.0
-        if evidence.divergence(circuit) > tolerance_nats:
-            break
-        best = circuit
-    return best
+def starting_circuit(order: Sequence[int], size: int, n_nodes: int) -> SearchState:
+    """Start from the leading nodes of an order; the others count as removed, the last of them first."""
+    circuit = torch.zeros(n_nodes)
+    circuit[list(order[:size])] = 1.0
+    return SearchState(circuit, 0.0, removed=list(order[size:])[::-1])
 
 
 def remove_groups(
     evidence: Evidence,
     state: SearchState,
-    cost: Callable[[SearchState], Float[Tensor, " node"]],
+    cost: Float[Tensor, " node"],
     levels: Sequence[Groups],
     config: SearchConfig,
 ) -> None:
     """Sweep until the floor, the budget or the largest KL is reached.
 
     Args:
-        evidence: the discovery prompts.
+        evidence: the discovery prompts, drawn anew for every sweep.
         state: where to start; updated in place.
-        cost: predicted cost of removing each node, asked anew before every sweep.
+        cost: predicted cost of removing each node; orders what is offered.
         levels: group of every node per level of the execution tree, finest (single nodes) first.
         config: limits and pace.
     """
     price, sweep = config.first_price, 0
     while state.size > config.floor and evidence.spent < config.budget and state.kl_nats < config.most_divergence:
         level, before = max(0, len(levels) - 1 - sweep), state.size
-        Sweep(evidence, state, cost(state), levels[: level + 1], price, config, sweep).run()
+        evidence.redraw()
+        Sweep(evidence, state, cost, levels[: level + 1], price, config, sweep).run()
         state.trace.append({"nodes": state.size, "kl_nats": state.kl_nats, "evaluations": evidence.spent})
         price *= config.price_growth if state.size <= 0.95 * before else config.stalled_growth
         sweep += 1
@@ -166,9 +161,6 @@ class Sweep:
             level -= 1
         middle = len(nodes) // 2
         return nodes[:middle], nodes[middle:], 0
-
-    def _mean_cost(self, nodes: list[int]) -> float:
-        return float(self.cost[nodes].mean())
 
     def _remove(self, nodes: list[int], layer: int) -> bool:
         """Accept the removal if its KL stays within the price."""

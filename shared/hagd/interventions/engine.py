@@ -44,11 +44,14 @@ def run_circuit(
     patterns: tuple[Float[Tensor, "batch head pos pos"], ...] | None = None,
     start: int = 0,
     base: CircuitRun | None = None,
+    skip_closed: bool = False,
 ) -> CircuitRun:
     """Run the circuit given by `gates` on `tokens`, everything outside replaced by `donor`.
 
     `errors` says what the error of a refined block does when its gate is 0: take the donor's value
     (the headline), or be zero; `live` runs every error as if its gate were 1. `patterns` freezes attention.
+    Under autograd every node is computed, since a gate of 0 has a gradient too; `skip_closed` leaves out what is
+    closed, for gates whose own gradient is 0 there (clamped ones).
     `start` and `base` skip the layers below `start`, where the circuit must equal that of `base`.
 
     Raises:
@@ -73,7 +76,7 @@ def run_circuit(
         residuals.append(resid)
         wanted = answers if layer == last else everywhere
         head_gates = gates.heads[..., layer, :, :]
-        heads_at = _live_positions(head_gates.amax(-1), wanted)
+        heads_at = _live_positions(head_gates.amax(-1), wanted, skip_closed)
         donor_heads = donor.heads[layer]
         if len(heads_at):
             x = block.norm_attention(resid)
@@ -87,14 +90,14 @@ def run_circuit(
         mlp_out = donor.mlp_out[layer]
         if errors == "zero" and layer in donor.errors:
             mlp_out = mlp_out - _dead_error(gates, layer) * donor.errors[layer]
-        whole_at = _live_positions(gates.mlps[..., layer, :], wanted)
+        whole_at = _live_positions(gates.mlps[..., layer, :], wanted, skip_closed)
         if len(whole_at):
             exact = block.mlp(block.norm_mlp(resid[..., whole_at, :]))
             gate = gates.mlps[..., layer, whole_at][..., None]
             mlp_out = _place(mlp_out, whole_at, gate * (exact - donor.mlp_out[layer][:, whole_at]), -2)
         if (dictionary := subject.dictionaries.get(layer)) is not None:
             refined = wanted[gates.refined[layer][wanted]]
-            parts_at = _live_positions(_parts_gate(gates, layer, errors), refined)
+            parts_at = _live_positions(_parts_gate(gates, layer, errors), refined, skip_closed)
             if len(parts_at):
                 x = block.norm_mlp(resid[..., parts_at, :])
                 parts = _parts_delta(block.mlp, dictionary, x, parts_at, donor, gates, errors)
@@ -104,9 +107,11 @@ def run_circuit(
     return CircuitRun(model.logits(resid[..., list(answer_positions), :]), tuple(residuals))
 
 
-def _live_positions(gate: Float[Tensor, "*circuit pos"], wanted: Int[Tensor, " wanted"]) -> Int[Tensor, " live"]:
-    """Give the wanted positions where a node is live in any of the circuits (all of them under autograd)."""
-    if gate.requires_grad:
+def _live_positions(
+    gate: Float[Tensor, "*circuit pos"], wanted: Int[Tensor, " wanted"], skip_closed: bool
+) -> Int[Tensor, " live"]:
+    """Give the wanted positions where a node is live in any of the circuits (all of them under dense autograd)."""
+    if gate.requires_grad and not skip_closed:
         return wanted
     used = (gate != 0).flatten(0, -2).any(0) if gate.dim() > 1 else gate != 0
     return wanted[used[wanted]]

@@ -7,6 +7,7 @@ from hagd.graphs.nodes import Node
 from hagd.interventions.evaluation import prepare
 from hagd.interventions.universe import Universe
 from hagd_traversal.domain.evidence import Evidence
+from hagd_traversal.domain.gate_learning import GateConfig, learn_gates
 from hagd_traversal.domain.refinement import RefinementConfig, refine_blocks
 from hagd_traversal.domain.search import SearchConfig, SearchState, remove_groups, starting_circuit
 from hagd_traversal.domain.selection import SizeScore, candidate_sizes, choose_size, nested, rank_nodes, score_sizes
@@ -27,7 +28,7 @@ def _search(toy: Planted, budget: int = 10**6) -> tuple[Evidence, SearchState]:
     state = SearchState(toy.universe.exists.float(), 0.0)
     ids = torch.arange(len(toy.universe))
     cost = (ids * 7919 % 101).float()  # a useless guide: the tests must do all the work
-    remove_groups(evidence, state, lambda _: cost, [ids, ids // 4, ids // 16], _pace(budget))
+    remove_groups(evidence, state, cost, [ids, ids // 4, ids // 16], _pace(budget))
     return evidence, state
 
 
@@ -37,11 +38,35 @@ def test_the_full_circuit_costs_nothing_and_the_empty_one_much(toy: Planted) -> 
     assert evidence.divergence(torch.zeros(len(toy.universe))) > 0.1
 
 
+def test_gates_open_for_the_planted_circuit_and_close_for_the_rest(toy: Planted) -> None:
+    evidence = Evidence(toy.prepared)
+    order = toy.universe.exists.nonzero().flatten().tolist()
+    tokens = toy.universe.kinds == 0
+    log_odds = learn_gates(evidence, order, tokens, GateConfig(steps=150, price_nats=2e-3, prompts=64), seed=0)
+    needed = torch.tensor([toy.universe.entry(node) for node in sorted(toy.truth)])
+    rest = toy.universe.exists.clone()
+    rest[needed] = False
+    assert float(log_odds[needed].min()) > 0 > float(log_odds[rest].max())
+    assert bool((log_odds[~toy.universe.exists] < float(log_odds[order].min())).all())
+
+
+def test_skipping_closed_gates_changes_neither_value_nor_gradient_of_open_ones(toy: Planted) -> None:
+    evidence = Evidence(toy.prepared)
+    pattern = torch.arange(len(toy.universe)) % 3
+    gates = (pattern * 0.5 * toy.universe.exists).requires_grad_(True)
+    skipped = evidence.opened_divergence(gates)
+    (quick,) = torch.autograd.grad(skipped, gates)
+    assert float(skipped.detach()) == pytest.approx(evidence.divergence(gates.detach()), rel=1e-5)
+    rows = evidence.gate_gradients(gates.detach(), (1.0,), objective="divergence", parts=16)
+    dense = -(22 * rows[0] + 64 * rows[1]) / 86
+    torch.testing.assert_close(quick[gates > 0], dense[gates > 0], rtol=1e-3, atol=1e-6)
+
+
 def test_a_useless_guide_still_ends_in_the_planted_circuit(toy: Planted) -> None:
     evidence = Evidence(toy.prepared)
     state = SearchState(toy.universe.exists.float(), 0.0)
     ids = torch.arange(len(toy.universe))
-    remove_groups(evidence, state, lambda _: ids.float(), [ids, ids // 5], _pace())
+    remove_groups(evidence, state, ids.float(), [ids, ids // 5], _pace())
     free_sizes = [step["nodes"] for step in state.trace if step["kl_nats"] < 1e-5]
     n_free = int(toy.universe.exists.sum() - min(free_sizes))
     removed_early = state.removed[:n_free]
@@ -83,13 +108,24 @@ def test_gate_gradients_agree_with_finite_differences(toy: Planted) -> None:
     assert float(weighted[entry]) == pytest.approx(slope, rel=0.05)
 
 
-def test_the_start_is_the_smallest_leading_set_within_tolerance(toy: Planted) -> None:
-    evidence = Evidence(toy.prepared)
-    needed = [toy.universe.entry(node) for node in sorted(toy.truth)]
-    others = [int(i) for i in toy.universe.exists.nonzero().flatten() if int(i) not in needed]
-    order = needed + others
-    start = starting_circuit(evidence, order, [3, len(needed), 20, 40], 1e-6)
-    assert {toy.universe.node(int(i)) for i in start.nonzero().flatten()} == set(toy.truth)
+def test_the_start_holds_the_leading_nodes_and_removed_the_rest_last_first() -> None:
+    state = starting_circuit([3, 1, 0, 2], 2, 5)
+    assert state.circuit.tolist() == [0, 1, 0, 1, 0]
+    assert rank_nodes(state, torch.tensor([0.0, 1.0, 0.0, 2.0, 0.0])) == [3, 1, 0, 2]
+
+
+def test_a_new_draw_has_other_prompts_and_other_donors(toy: Planted) -> None:
+    evidence = Evidence(toy.prepared, prompts=16)
+    first = evidence.batches[0]
+    evidence.redraw()
+    second = evidence.batches[0]
+    assert evidence.n_runs == 6 + 16
+    assert not torch.equal(first.batch.clean, second.batch.clean)
+    again = Evidence(toy.prepared, prompts=16).batches[0]
+    assert torch.equal(first.batch.clean, again.batch.clean)
+    assert torch.equal(first.donor.embed, again.donor.embed)
+    evidence.redraw(32)
+    assert evidence.n_runs == 11 + 32
 
 
 def test_blocks_are_refined_into_the_features_that_write(toy: Planted) -> None:
