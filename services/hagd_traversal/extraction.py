@@ -43,7 +43,8 @@ class Plan:
     """Evaluations of gates and tests together; refining blocks has its own."""
     gate_share: float
     """Largest share of the budget that gates may take."""
-    gates: GateConfig
+    gates: GateConfig | None
+    """None where tests alone are cheap enough to find a smaller circuit (small models: measured)."""
     refinement_budget: int
     prompts: int
     """Discovery prompts from which all draws are taken."""
@@ -66,7 +67,7 @@ class Plan:
             mixed=mixed,
             budget=budget,
             gate_share=0.7,
-            gates=GateConfig(steps=200, price_nats=1.5e-3, prompts=24 if large else 96),
+            gates=GateConfig(steps=200, price_nats=1.5e-3, prompts=24) if large else None,
             refinement_budget=6_000 if large else 50_000,
             prompts=config.prompts or 256,
             test_prompts=min(config.prompts or 256, 48 if large else 256),
@@ -159,15 +160,17 @@ class Opened:
 
 
 def _search(evidence: Evidence, guide: Guide, plan: Plan, seed: int) -> tuple[Guide, SearchState]:
-    """Learn gates, start from what they open and some more, and remove groups until nothing can go."""
-    tokens = (evidence.universe.kinds == 0) & (guide.importance > 0)
-    affordable = int(plan.gate_share * plan.budget) // (4 * plan.gates.prompts)
-    gates = replace(plan.gates, steps=min(plan.gates.steps, affordable))
-    log_odds = learn_gates(evidence, guide.order, tokens, gates, seed)
-    guide = guide.with_gates(log_odds)
-    start = max(plan.pace.floor, round(_SLACK * int((log_odds > 0).sum())))
+    """Let gates narrow down where to start, if they are used, and remove groups until nothing can go."""
+    start = len(guide.order)
+    if plan.gates is not None:
+        tokens = (evidence.universe.kinds == 0) & (guide.importance > 0)
+        affordable = int(plan.gate_share * plan.budget) // (4 * plan.gates.prompts)
+        gates = replace(plan.gates, steps=min(plan.gates.steps, affordable))
+        log_odds = learn_gates(evidence, guide.order, tokens, gates, seed)
+        guide = guide.with_gates(log_odds)
+        start = max(plan.pace.floor, round(_SLACK * int((log_odds > 0).sum())))
+        evidence.redraw(plan.test_prompts)
     state = starting_circuit(guide.order, start, len(evidence.universe))
-    evidence.redraw(plan.test_prompts)
     remove_groups(evidence, state, guide.importance, guide.levels, plan.pace)
     return guide, state
 
