@@ -116,7 +116,7 @@ def extract(
 
     def report(spent: int) -> None:
         share = min(0.79, 0.8 * spent / plan.budget)
-        context.progress(share, 1, f"testing groups, {spent} of at most {plan.budget} evaluations")
+        context.progress(share, 1, f"{spent} of at most {plan.budget} evaluations")
 
     discover = prepare(searched, universe, task, "discover", seed=settings.seed, most=plan.prompts)
     evidence = Evidence(discover, plan.test_prompts, settings.seed, report)

@@ -65,15 +65,12 @@ def choose_edges(
 
 
 def edge_circuit(nodes: Sequence[CircuitNode], edges: Sequence[CircuitEdge]) -> EdgeCircuit:
-    """Expand frontier edges to the leaves of their ends; an edge into anything that is not a node ends in the logit."""
-    leaves = [leaf for node in nodes for leaf in node.leaves]
-    number = {leaf: i for i, leaf in enumerate(leaves)}
-    of = {node.id: [number[leaf] for leaf in node.leaves] for node in nodes}
-    reads = torch.zeros(len(leaves) + 1, len(leaves), dtype=torch.bool)
+    """Give the circuit that hears only through some edges; one into anything that is not a node ends in the logit."""
+    number = {node.id: i for i, node in enumerate(nodes)}
+    reads = torch.zeros(len(nodes) + 1, len(nodes), dtype=torch.bool)
     for edge in edges:
-        targets = torch.tensor(of.get(edge.target, [len(leaves)]))
-        reads[targets[:, None], torch.tensor(of[edge.source])[None]] = True
-    return EdgeCircuit(tuple(leaves), reads)
+        reads[number.get(edge.target, len(nodes)), number[edge.source]] = True
+    return EdgeCircuit(tuple(node.leaves for node in nodes), reads)
 
 
 def _preservation(select: Prepared, circuit: EdgeCircuit) -> float:

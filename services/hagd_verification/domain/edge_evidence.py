@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from torch import Tensor
 
 from hagd.errors import InvalidInputError
@@ -22,37 +22,29 @@ _HEADLINE: tuple[Ablation, ...] = tuple(setting.ablation for setting in HEADLINE
 
 @dataclass(frozen=True)
 class EdgePool:
-    """The circuit's leaves, which node each belongs to, and the pairs of nodes that an edge can join."""
+    """The circuit's nodes, and which of them an edge can join."""
 
-    leaves: tuple[Node, ...]
-    owner: Int[Tensor, " leaf"]
-    """The node of each leaf; one more entry, for the logit, whose number is that of the nodes."""
+    nodes: tuple[tuple[Node, ...], ...]
+    """The leaves of every node, errors left out: they are never live."""
     pairs: Bool[Tensor, "reader node"]
-    possible: Bool[Tensor, "reader leaf"]
-    """The pairs between leaves; parts of one supernode hear the same but write on their own."""
+    """The pairs of nodes that an edge can join; the last reader is the logit."""
 
     @staticmethod
     def of(frontier: Frontier, panel: Panel) -> "EdgePool":
-        """Collect the pairs of the circuit's nodes in the layouts of a panel."""
-        owned = [
-            (leaf, number)
-            for number, node in enumerate(frontier.chosen)
-            for leaf in node.leaves
-            if leaf.kind != "error"
-        ]
-        leaves = tuple(leaf for leaf, _ in owned)
-        n_nodes = len(frontier.chosen)
-        owner = torch.tensor([number for _, number in owned] + [n_nodes])
-        layouts = [prompts.batch.layout for prompts in panel.prepared.batches]
-        possible = admissible(leaves, layouts, frontier.universe.n_layers)
-        pairs = torch.zeros(n_nodes + 1, n_nodes, dtype=torch.bool)
-        readers, sources = possible.nonzero(as_tuple=True)
-        pairs[owner[readers], owner[sources]] = True
-        return EdgePool(leaves, owner, pairs, possible)
+        """Collect the pairs of the circuit's nodes in the layouts of a panel; a node of errors alone has none."""
+        live = [tuple(leaf for leaf in node.leaves if leaf.kind != "error") for node in frontier.chosen]
+        nodes = tuple(kept or node.leaves for kept, node in zip(live, frontier.chosen, strict=True))
+        pairs = admissible(
+            nodes, [prompts.batch.layout for prompts in panel.prepared.batches], frontier.universe.n_layers
+        )
+        heard = torch.tensor([bool(kept) for kept in live])
+        pairs[:, ~heard] = False
+        pairs[:-1][~heard] = False
+        return EdgePool(nodes, pairs)
 
     def circuit(self, edges: Bool[Tensor, "reader node"]) -> EdgeCircuit:
-        """Spread edges between nodes over their leaves."""
-        return EdgeCircuit(self.leaves, edges[self.owner][:, self.owner[:-1]] & self.possible)
+        """Give the circuit that hears only through some of the pairs."""
+        return EdgeCircuit(self.nodes, edges & self.pairs)
 
     def random(self, count: int, generator: np.random.Generator) -> Bool[Tensor, "reader node"]:
         """Draw as many admissible pairs, uniformly."""

@@ -103,7 +103,7 @@ class Panel:
 
     def _alike(
         self, circuits: Float[Tensor, "circuit node"], index: Int[np.ndarray, " kept"]
-    ) -> list[Int[np.ndarray, " kept"]]:
+    ) -> list[Int[np.ndarray, " _"]]:
         """Group circuits of equal tokens and heads, which the engine then runs once up to the first MLP."""
         if len(index) < 2:
             return [index] if len(index) else []

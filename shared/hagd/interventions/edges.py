@@ -3,7 +3,8 @@
 A node-level run lets each live node read the whole mixed residual. Here each reader has a residual of its own:
 `donor residual + sum over sources s with an edge to it of (live_s - donor_s)`. Heads read it with query, keys and
 values, blocks and features at their own position, the logits at the answer positions. Norms and softmax are live.
-With all edges this equals `run_circuit`; with none it is the empty circuit.
+With all edges this equals `run_circuit`; with none it is the empty circuit. A supernode hears and writes as one, so
+that the cost follows the number of nodes and not of the features they hide.
 """
 
 from collections.abc import Sequence
@@ -29,15 +30,19 @@ _WRITES: dict[str, int] = {"token": 0, "head": 1}
 
 @dataclass(frozen=True)
 class EdgeCircuit:
-    """Leaves and who reads whom. The last reader is the logit."""
+    """Nodes and who reads whom. The last reader is the logit."""
 
-    leaves: tuple[Node, ...]
-    reads: Bool[Tensor, "reader leaf"]
-    """`reads[t, s]`: an edge runs from leaf s to leaf t, or to the logit for the last t."""
+    nodes: tuple[tuple[Node, ...], ...]
+    """Each node by its leaves: one, or parts of one MLP at one role that hear the same and are heard as their sum."""
+    reads: Bool[Tensor, "reader node"]
+    """`reads[t, s]`: an edge runs from node s to node t, or to the logit for the last t."""
 
 
-def admissible(leaves: Sequence[Node], layouts: Sequence[Layout], n_layers: int) -> Bool[Tensor, "reader leaf"]:
+def admissible(
+    nodes: Sequence[tuple[Node, ...]], layouts: Sequence[Layout], n_layers: int
+) -> Bool[Tensor, "reader node"]:
     """Mark the pairs that an edge can join in any layout: the source writes earlier, where the reader reads."""
+    leaves = [leaves[0] for leaves in nodes]
     times = torch.tensor([_time(leaf) for leaf in leaves])
     found = torch.zeros(len(leaves) + 1, len(leaves), dtype=torch.bool)
     is_head = torch.tensor([leaf.kind == "head" for leaf in leaves])
@@ -65,24 +70,25 @@ def run_edges(
 ) -> Float[Tensor, "batch answer vocab"]:
     """Give the logits at the answer positions of a circuit whose nodes hear only what its edges carry.
 
-    Nodes whose role the layout lacks are left out. `token`, `head`, `mlp`, `feature`, `skip` and `error` leaves run.
+    Nodes whose role the layout lacks are left out. Leaves of every kind but `logit` run.
     """
     return _EdgeRun(subject, tokens, layout, donor, circuit).logits()
 
 
 class _EdgeRun:
-    """The state of one run: what each leaf has changed so far, and the donor's residual up to the current layer."""
+    """The state of one run: what each node has changed so far, and the donor's residual up to the current layer."""
 
     def __init__(
         self, subject: Subject, tokens: Tensor, layout: Layout, donor: Activations, circuit: EdgeCircuit
     ) -> None:
         self._subject, self._tokens, self._layout = subject, tokens, layout
-        self._donor, self._circuit = donor, circuit
+        self._donor, self._nodes = donor, circuit.nodes
         roles = layout.roles
-        self._at = [roles.index(leaf.role) if leaf.role in roles else -1 for leaf in circuit.leaves]
+        self._first = [leaves[0] for leaves in circuit.nodes]
+        self._at = [roles.index(leaf.role) if leaf.role in roles else -1 for leaf in self._first]
         self._reads = circuit.reads.to(subject.model.dtype)
         n_pos, d_model = tokens.shape[1], subject.model.config.d_model
-        self._changes = subject.model.embed.new_zeros(len(circuit.leaves), len(tokens), d_model)
+        self._changes = subject.model.embed.new_zeros(len(circuit.nodes), len(tokens), d_model)
         self._written: list[list[int]] = [[] for _ in range(n_pos)]
         self._resid: Float[Tensor, "batch pos d_model"] = donor.embed + subject.model.position_part(n_pos)
 
@@ -90,7 +96,7 @@ class _EdgeRun:
         model = self._subject.model
         n_pos = self._tokens.shape[1]
         live = model.embed[self._tokens] - self._donor.embed
-        for number, leaf in enumerate(self._circuit.leaves):
+        for number, leaf in enumerate(self._first):
             if leaf.kind == "token" and (at := self._at[number]) >= 0:
                 self._write([number], at, live[None, :, at])
         rotary = model.rotary(n_pos)
@@ -105,17 +111,17 @@ class _EdgeRun:
                 if parts := self._numbers(layer, at, {"mlp", "feature", "skip", "error"}):
                     self._write(parts, at, self._parts(layer, parts, at))
             self._resid = self._resid + self._donor.mlp_out[layer]
-        heard = [self._heard([len(self._circuit.leaves)], at)[0] for at in self._layout.answer_positions]
+        heard = [self._heard([len(self._nodes)], at)[0] for at in self._layout.answer_positions]
         return model.logits(torch.stack(heard, dim=1).expand(len(self._tokens), -1, -1))
 
     def _numbers(self, layer: int, at: int, kinds: set[str]) -> list[int]:
         return [
             number
-            for number, leaf in enumerate(self._circuit.leaves)
+            for number, leaf in enumerate(self._first)
             if self._at[number] == at and leaf.layer == layer and leaf.kind in kinds
         ]
 
-    def _write(self, numbers: list[int], at: int, changes: Float[Tensor, "leaf batch d_model"]) -> None:
+    def _write(self, numbers: list[int], at: int, changes: Float[Tensor, "node batch d_model"]) -> None:
         self._changes[numbers] = changes
         self._written[at] += numbers
 
@@ -133,7 +139,7 @@ class _EdgeRun:
         """Give what heads of one layer and query position write, against the donor's."""
         block, config = self._subject.model.blocks[layer], self._subject.model.config
         attention = block.attention
-        own = torch.tensor([self._circuit.leaves[number].index for number in readers])
+        own = torch.tensor([self._first[number].index for number in readers])
         shared = own // config.group_size
         x = block.norm_attention(torch.stack([self._heard(readers, pos) for pos in range(at + 1)], dim=2))
         queries = torch.einsum("tbd,tdk->tbk", x[:, :, at], attention.w_q[own])
@@ -158,38 +164,42 @@ class _EdgeRun:
 
         Readers that hear the same sources share one computation.
         """
-        audible = torch.zeros(len(self._circuit.leaves))
+        audible = torch.zeros(len(self._nodes))
         audible[self._written[at]] = 1.0
         rows, shared = torch.unique(self._reads[readers] * audible, dim=0, return_inverse=True)
         first = [readers[int((shared == row).nonzero()[0])] for row in range(len(rows))]
         heard = self._subject.model.blocks[layer].norm_mlp(self._heard(first, at))
-        changes = self._changes[readers]
-        leaves = [self._circuit.leaves[number] for number in readers]
-        for row in range(len(rows)):
-            mine: list[int] = (shared == row).nonzero().flatten().tolist()
-            for kind in {leaves[i].kind for i in mine}:
-                some = [i for i in mine if leaves[i].kind == kind]
-                index = torch.tensor([leaves[i].index for i in some])
-                changes[some] = self._change(kind, layer, index, at, heard[row])
-        return changes
+        return torch.stack([self._sum(self._nodes[r], at, heard[shared[i]]) for i, r in enumerate(readers)])
+
+    def _sum(
+        self, leaves: tuple[Node, ...], at: int, x: Float[Tensor, "batch d_model"]
+    ) -> Float[Tensor, "batch d_model"]:
+        """Give what the leaves of one node, which hear `x`, write together."""
+        indices: dict[str, list[int]] = {}
+        for leaf in leaves:
+            indices.setdefault(leaf.kind, []).append(leaf.index)
+        return sum(
+            (self._change(kind, leaves[0].layer, torch.tensor(index), at, x) for kind, index in indices.items()),
+            start=x.new_zeros(()),
+        )
 
     def _change(
         self, kind: str, layer: int, index: Int[Tensor, " feature"], at: int, x: Float[Tensor, "batch d_model"]
-    ) -> Float[Tensor, "feature batch d_model"]:
+    ) -> Float[Tensor, "batch d_model"]:
         mlp, donor = self._subject.model.blocks[layer].mlp, self._donor
         if kind == "mlp":
-            return (mlp(x) - donor.mlp_out[layer][:, at])[None]
+            return mlp(x) - donor.mlp_out[layer][:, at]
         dictionary = self._subject.dictionaries[layer]
         if kind == "feature":
             difference = _features(dictionary, x, index) - donor.features[layer][:, at][:, index]
-            return torch.einsum("bf,fd->fbd", difference, dictionary.w_dec[index])
+            return difference @ dictionary.w_dec[index]
         if kind == "error":
-            return (mlp(x) - dictionary.decode(dictionary.encode(x), x) - donor.errors[layer][:, at])[None]
+            return mlp(x) - dictionary.decode(dictionary.encode(x), x) - donor.errors[layer][:, at]
         return (
             dictionary.decode(x.new_zeros(len(x), dictionary.n_features), x)
             - dictionary.b_dec
             - donor.skips[layer][:, at]
-        )[None]
+        )
 
 
 def _features(
@@ -212,7 +222,7 @@ def _evaluate_batch(
 ) -> tuple[Tensor, Tensor, Tensor]:
     config = prepared.subject.model.config
     widest = max([config.d_mlp, *(d.n_features for d in prepared.subject.dictionaries.values())])
-    per_prompt = config.d_model * (len(circuit.leaves) + prompts.batch.clean.shape[1] * config.n_heads) + widest
+    per_prompt = config.d_model * (len(circuit.nodes) + prompts.batch.clean.shape[1] * config.n_heads) + widest
     chunks = torch.arange(len(prompts.batch)).split(max(1, _FLOATS_AT_ONCE // per_prompt))
     rows = [_evaluate_chunk(prepared, prompts, circuit, ablation, index) for index in chunks]
     joined = [torch.cat(parts) for parts in zip(*rows, strict=True)]

@@ -34,6 +34,10 @@ def blocks() -> tuple[Node, ...]:
     return (*nodes, Node("mlp", 0, "a"), Node("mlp", 0, "b"), Node("mlp", 0, "eq"), Node("mlp", 1, "c"))
 
 
+def singly(leaves: tuple[Node, ...]) -> tuple[tuple[Node, ...], ...]:
+    return tuple((leaf,) for leaf in leaves)
+
+
 CASES = {
     "gpt2 features": lambda: tiny_subject("gpt2"),
     "llama features": lambda: tiny_subject("llama"),
@@ -62,7 +66,7 @@ def node_level(subject: Subject, leaves: tuple[Node, ...], clean: Tensor, donor:
 @pytest.mark.parametrize("name", CASES)
 def test_all_edges_give_the_node_level_circuit(name: str) -> None:
     subject, leaves, clean, donor = setting(name)
-    every = EdgeCircuit(leaves, admissible(leaves, [LAYOUT], 2))
+    every = EdgeCircuit(singly(leaves), admissible(singly(leaves), [LAYOUT], 2))
     expected = node_level(subject, leaves, clean, donor)
     torch.testing.assert_close(run_edges(subject, clean, LAYOUT, donor, every), expected, atol=1e-9, rtol=0)
 
@@ -70,7 +74,7 @@ def test_all_edges_give_the_node_level_circuit(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_no_edges_give_the_donor(name: str) -> None:
     subject, leaves, clean, donor = setting(name)
-    none = EdgeCircuit(leaves, torch.zeros(len(leaves) + 1, len(leaves), dtype=torch.bool))
+    none = EdgeCircuit(singly(leaves), torch.zeros(len(leaves) + 1, len(leaves), dtype=torch.bool))
     torch.testing.assert_close(run_edges(subject, clean, LAYOUT, donor, none), donor.logits, atol=1e-9, rtol=0)
 
 
@@ -78,10 +82,29 @@ def test_no_edges_give_the_donor(name: str) -> None:
 def test_some_edges_give_what_a_reader_with_its_own_model_hears(name: str) -> None:
     subject, leaves, clean, donor = setting(name)
     generator = torch.Generator().manual_seed(5)
-    possible = admissible(leaves, [LAYOUT], 2)
+    possible = admissible(singly(leaves), [LAYOUT], 2)
     some = possible & (torch.rand(possible.shape, generator=generator) < 0.5)
-    given = run_edges(subject, clean, LAYOUT, donor, EdgeCircuit(leaves, some))
+    given = run_edges(subject, clean, LAYOUT, donor, EdgeCircuit(singly(leaves), some))
     torch.testing.assert_close(given, slow_edges(subject, leaves, some, clean, donor), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["gpt2 features", "llama features", "llama neurons"])
+def test_a_supernode_hears_and_writes_as_its_leaves_do_together(name: str) -> None:
+    subject, leaves, clean, donor = setting(name)
+    together: dict[tuple[object, ...], list[int]] = {}
+    for number, leaf in enumerate(leaves):
+        part = leaf.kind in ("feature", "skip")
+        together.setdefault((leaf.layer, leaf.role, "mlp" if part else (leaf.kind, leaf.index)), []).append(number)
+    nodes = tuple(tuple(leaves[i] for i in group) for group in together.values())
+    assert len(nodes) < len(leaves)
+    possible = admissible(nodes, [LAYOUT], 2)
+    some = possible & (torch.rand(possible.shape, generator=torch.Generator().manual_seed(7)) < 0.5)
+    reads = torch.zeros(len(leaves) + 1, len(leaves), dtype=torch.bool)
+    groups = [*together.values(), [len(leaves)]]
+    for reader, source in some.nonzero().tolist():
+        reads[torch.tensor(groups[reader])[:, None], torch.tensor(groups[source])] = True
+    given = run_edges(subject, clean, LAYOUT, donor, EdgeCircuit(nodes, some))
+    torch.testing.assert_close(given, slow_edges(subject, leaves, reads, clean, donor), atol=1e-9, rtol=0)
 
 
 def slow_edges(subject: Subject, leaves: tuple[Node, ...], reads: Tensor, clean: Tensor, donor: Activations) -> Tensor:
@@ -137,7 +160,7 @@ def change_of(subject, leaves, number: int, resid: Tensor, clean: Tensor, donor:
 
 def test_an_edge_runs_only_from_earlier_to_later_and_along_what_attention_sees() -> None:
     leaves = (Node("token", -1, "b"), Node("head", 0, "b", 1), Node("feature", 0, "b", 3), Node("head", 1, "eq", 2))
-    found = admissible(leaves, [Layout(("a", "b", "eq"), (2,))], 2)
+    found = admissible(singly(leaves), [Layout(("a", "b", "eq"), (2,))], 2)
     assert found.tolist() == [
         [False, False, False, False],  # a token reads nothing
         [True, False, False, False],
@@ -149,7 +172,7 @@ def test_an_edge_runs_only_from_earlier_to_later_and_along_what_attention_sees()
 
 def test_a_node_of_the_last_layer_off_the_answer_has_no_edges() -> None:
     leaves = (Node("token", -1, "a"), Node("mlp", 0, "a"), Node("mlp", 0, "eq"))
-    found = admissible(leaves, [Layout(("a", "eq"), (1,))], 1)
+    found = admissible(singly(leaves), [Layout(("a", "eq"), (1,))], 1)
     assert not found[1].any()
     assert not found[:, 1].any()
 
@@ -162,7 +185,9 @@ def test_edge_scores_agree_with_node_scores_when_all_edges_are_there(headline) -
     universe = Universe.of(subject, task.roles, refined)
     prepared = prepare(subject, universe, task, "discover", seed=0)
     layouts = [batch.layout for batch in task.batches["discover"]]
-    by_edges = evaluate_edges(prepared, EdgeCircuit(leaves, admissible(leaves, layouts, 2)), headline.ablation)
+    by_edges = evaluate_edges(
+        prepared, EdgeCircuit(singly(leaves), admissible(singly(leaves), layouts, 2)), headline.ablation
+    )
     by_nodes = evaluate(prepared, universe.vector(leaves), headline)
     torch.testing.assert_close(by_edges.metric, by_nodes.metric, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(by_edges.kl_nats, by_nodes.kl_nats, atol=1e-5, rtol=1e-5)
