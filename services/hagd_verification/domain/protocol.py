@@ -13,6 +13,8 @@ class Protocol:
     """Prompts and draws of every part. All subsets are the first prompts of each layout, so that they are fixed."""
 
     draws: int
+    """Of the matched null, the one that counts."""
+    uniform_draws: int
     stop_after: int | None
     """Exceedances that end a random test; None draws all."""
     null_prompts: int
@@ -37,6 +39,7 @@ class Protocol:
         if large:
             return Protocol(
                 draws=draws or 199,
+                uniform_draws=min(49, draws or 49),
                 stop_after=stop,
                 null_prompts=null_prompts or 32,
                 null_donors=1,
@@ -53,6 +56,7 @@ class Protocol:
             )
         return Protocol(
             draws=draws or 999,
+            uniform_draws=draws or 999,
             stop_after=stop,
             null_prompts=null_prompts or 200,
             null_donors=3,

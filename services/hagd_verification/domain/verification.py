@@ -187,8 +187,8 @@ def _against_random(
     few = panel.first(protocol.null_prompts, protocol.null_donors)
     places = ((0.4, 0.1, "uniform random circuits"), (0.5, 0.2, "matched random circuits"))
     first, second = (
-        against(few, circuit, family, protocol.draws, protocol.stop_after, bench.report(*place))
-        for family, place in zip(families, places, strict=True)
+        against(few, circuit, family, draws, protocol.stop_after, bench.report(*place))
+        for family, draws, place in zip(families, (protocol.uniform_draws, protocol.draws), places, strict=True)
     )
     bench.report(0.7, 0, "negative controls")
     broken = permuted(universe, circuit, usable, seed + 2)
