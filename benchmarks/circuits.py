@@ -172,7 +172,8 @@ def live_share(run: Measured, size: int) -> float:
 
 def real_model(rows: list[Row]) -> dict[str, Any]:
     """Measure indirect objects on SmolLM2-135M."""
-    run = extract("ioi", "--task", "ioi", "--model", "smollm2", "--dictionary", "neurons", "--max-nodes", "347")
+    model = ("--model", "smollm2", "--dictionary", "neurons", "--set", "traversal.max_nodes=347")
+    run = extract("ioi", "--task", "ioi", *model)
     data = run.data
     headline, circuit = data["headline"], data["circuit"]
     note = f"{circuit['nodes']} nodes, {circuit['leaves']} leaves, {circuit['description_length_bits']:.0f} bits"

@@ -51,6 +51,8 @@ class Plan:
     test_prompts: int
     """Discovery prompts of one causal test."""
     select_prompts: int
+    edge_prompts: int
+    """Of D_select: a run through edges costs several plain ones."""
     largest: int
     """Largest circuit that is offered: a large one costs a whole forward, and nobody reads it."""
     integration_points: tuple[float, ...]
@@ -72,6 +74,7 @@ class Plan:
             prompts=config.prompts or 256,
             test_prompts=min(config.prompts or 256, 48 if large else 256),
             select_prompts=96 if large else 400,
+            edge_prompts=48 if large else 400,
             largest=500 if large else 5000,
             integration_points=(0.1, 0.3, 0.5, 0.7, 0.9) if model.n_layers > 1 else (0.25, 0.5, 0.75, 1.0),
             pace=SearchConfig(
@@ -126,17 +129,18 @@ def extract(
     context.progress(0.8, 1, "choosing the size on D_select")
     select = prepare(searched, universe, task, "select", seed=settings.seed, most=plan.select_prompts)
     sizes = candidate_sizes(min(len(ranking), plan.largest), settings.max_nodes)
-    scores = score_sizes(select, ranking, sizes)
+    scores = score_sizes(select, ranking, sizes, settings.target)
+    evidence.bill(len(scores) * 4 * len(select.groups))
     size = choose_size(scores, settings.target)
     opened = Opened(searched, universe, {})
     if plan.mixed and subject.dictionaries:
         opened = _refine(subject, task, evidence, ranking[:size], plan, settings, context)
-        select = prepare(opened.subject, opened.universe, task, "select", seed=settings.seed, most=plan.select_prompts)
     scores_by_entry = np.zeros(len(opened.universe))
     scores_by_entry[: len(universe)] = guide.signed.numpy()
     nodes = frontier(subject, opened.universe, ranking, opened.replaced, scores_by_entry)
     chosen = len(frontier(subject, opened.universe, ranking[:size], opened.replaced, scores_by_entry))
     context.progress(0.92, 1, "choosing edges")
+    select = prepare(opened.subject, opened.universe, task, "select", seed=settings.seed, most=plan.edge_prompts)
     edges, n_edges, edge_evaluations = choose_edges(graph, nodes[:chosen], select)
     return Circuit(
         nodes=tuple(nodes),
@@ -144,7 +148,7 @@ def extract(
         edges=edges,
         n_edges=n_edges,
         refined=_refined_roles(opened),
-        evaluations=evidence.spent + len(scores) * 4 * len(select.groups) + edge_evaluations,
+        evaluations=evidence.spent + edge_evaluations,
         trace=tuple(state.trace),
     )
 
@@ -194,8 +198,8 @@ def _refine(
     def report(spent: int) -> None:
         context.progress(0.85 + 0.06 * min(1.0, spent / plan.refinement_budget), 1, "refining blocks")
 
-    discover = prepare(opened, wide, task, "discover", seed=settings.seed, most=plan.prompts)
-    detailed = Evidence(discover, plan.test_prompts, settings.seed, report)
+    discover = prepare(opened, wide, task, "discover", seed=settings.seed, most=plan.test_prompts)
+    detailed = Evidence(discover, None, settings.seed, report)
     circuit = torch.zeros(len(wide))
     circuit[chosen] = 1.0
     replaced = refine_blocks(detailed, circuit, plan.refinement, plan.refinement_budget)

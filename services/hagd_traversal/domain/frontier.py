@@ -9,9 +9,6 @@ from hagd.graphs.circuit import CircuitNode
 from hagd.interventions.activations import Subject
 from hagd.interventions.universe import Universe
 
-SINGLE_FEATURES = 8
-"""A refined block of at most this many features enters as single features, a larger one as a supernode."""
-
 
 def frontier(
     subject: Subject,
@@ -20,7 +17,7 @@ def frontier(
     replaced: Mapping[int, Sequence[int]],
     scores: Float[np.ndarray, " node"],
 ) -> list[CircuitNode]:
-    """Give the ranked nodes; a refined block's features stand where the block stood.
+    """Give the ranked nodes; a refined block's features stand where the block stood, as one supernode.
 
     Args:
         subject: with the dictionaries that count a whole block's leaves.
@@ -34,8 +31,8 @@ def frontier(
         parts = replaced.get(entry)
         if parts is None:
             nodes.append(_single(subject, universe, entry, float(scores[entry])))
-        elif len(parts) <= SINGLE_FEATURES:
-            nodes += [_single(subject, universe, part, float(scores[part])) for part in parts]
+        elif len(parts) == 1:
+            nodes.append(_single(subject, universe, parts[0], float(scores[parts[0]])))
         else:
             nodes.append(_supernode(universe, entry, parts, float(scores[list(parts)].sum())))
     return nodes

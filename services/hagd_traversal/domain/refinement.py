@@ -1,8 +1,8 @@
 """Refine kept MLP blocks into features where a sparse part of them does the work.
 
 For every kept block the features of its dictionary are ranked by what they add to the metric in place; the smallest
-power-of-two set that keeps the circuit's KL within a tolerance replaces the block, as single features when they
-are few and as one supernode otherwise. A block that needs most of its features stays a block, marked unexplained.
+power-of-two set that keeps the circuit's KL within a tolerance replaces the block, as one supernode. A block that needs
+most of its features stays a block, marked unexplained.
 """
 
 from collections.abc import Mapping

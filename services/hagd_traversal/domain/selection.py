@@ -10,6 +10,9 @@ from torch import Tensor
 from hagd.interventions.evaluation import HEADLINE, Prepared, evaluate
 from hagd_traversal.domain.search import SearchState
 
+_MISSES = 4
+"""Of sizes a quarter octave apart."""
+
 
 @dataclass(frozen=True)
 class SizeScore:
@@ -47,12 +50,21 @@ def candidate_sizes(total: int, most: int | None, steps_per_octave: int = 4) -> 
     return sorted(sizes)
 
 
-def score_sizes(prepared: Prepared, ranking: Sequence[int], sizes: Sequence[int]) -> list[SizeScore]:
-    """Score nested circuits by the headline: the smaller of counterfactual and unpaired agreement."""
-    circuits = nested(ranking, sizes, len(prepared.universe))
-    runs = [evaluate(prepared, circuits, setting).agreement.mean(-1) for setting in HEADLINE]
-    smaller = torch.stack(runs).amin(0)
-    return [SizeScore(size, float(value)) for size, value in zip(sizes, smaller, strict=True)]
+def score_sizes(prepared: Prepared, ranking: Sequence[int], sizes: Sequence[int], target: float) -> list[SizeScore]:
+    """Score nested circuits by the headline, the smaller of counterfactual and unpaired agreement, largest first.
+
+    Ends after `_MISSES` sizes in a row below the target, since what is smaller cannot be chosen.
+    """
+    scores: list[SizeScore] = []
+    misses = 0
+    for size in sorted(sizes, reverse=True):
+        circuit = nested(ranking, [size], len(prepared.universe))[0]
+        value = min(float(evaluate(prepared, circuit, setting).agreement.mean()) for setting in HEADLINE)
+        scores.append(SizeScore(size, value))
+        misses = misses + 1 if value < target else 0
+        if misses == _MISSES:
+            break
+    return scores
 
 
 def choose_size(scores: Sequence[SizeScore], target: float) -> int:

@@ -22,7 +22,7 @@ from hagd.models.attention import project_heads
 from hagd.models.language_model import Rotary
 from hagd.tasks.task import Layout
 
-_FLOATS_AT_ONCE = 1 << 24
+_FLOATS_AT_ONCE = 1 << 22
 """Elements of the largest intermediate tensor of one chunk of prompts; bounds memory, not results."""
 _WRITES: dict[str, int] = {"token": 0, "head": 1}
 """When a node of some layer writes: 2 * layer + this; 2 for all parts of an MLP."""

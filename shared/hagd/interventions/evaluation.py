@@ -22,7 +22,7 @@ from hagd.tasks.donors import DRAWS, draw_donors
 from hagd.tasks.task import PromptBatch, Split, Task
 
 Ablation = Literal["counterfactual", "unpaired", "mean", "zero"]
-_FLOATS_AT_ONCE = 1 << 24
+_FLOATS_AT_ONCE = 1 << 22
 """Elements of the largest intermediate tensor of one chunk; bounds memory, not results."""
 
 

@@ -16,15 +16,18 @@ from hagd.interventions.activations import Subject
 
 @dataclass(frozen=True)
 class Gates:
-    """Gates at the positions of one layout, or at the roles of a task (then `pos` means `role`)."""
+    """Gates at the positions of one layout, or at the roles of a task (then `pos` means `role`).
 
-    tokens: Float[Tensor, "*circuit pos"]
-    heads: Float[Tensor, "*circuit layer pos head"]
-    mlps: Float[Tensor, "*circuit layer pos"]
+    What all circuits share needs no `circuit` axes of its own: fields broadcast against one another.
+    """
+
+    tokens: Float[Tensor, "*#circuit pos"]
+    heads: Float[Tensor, "*#circuit layer pos head"]
+    mlps: Float[Tensor, "*#circuit layer pos"]
     """Whole blocks. A live block overrides the gates of its own features, error and skip path."""
-    features: Mapping[int, Float[Tensor, "*circuit pos d_feature"]]
-    errors: Float[Tensor, "*circuit layer pos"]
-    skips: Float[Tensor, "*circuit layer pos"]
+    features: Mapping[int, Float[Tensor, "*#circuit pos d_feature"]]
+    errors: Float[Tensor, "*#circuit layer pos"]
+    skips: Float[Tensor, "*#circuit layer pos"]
     refined: Bool[Tensor, "layer pos"]
     """Where the MLP is resolved into features; elsewhere it is a block."""
 

@@ -148,8 +148,11 @@ def test_nested_circuits_are_prefixes(toy: Planted) -> None:
     circuits = nested([4, 2, 0], [1, 3], 5)
     assert circuits.tolist() == [[0, 0, 0, 0, 1], [1, 0, 1, 0, 1]]
     needed = [toy.universe.entry(node) for node in sorted(toy.truth)]
-    scores = score_sizes(toy.prepared, needed, [1, len(needed)])
-    assert scores[0].preservation < scores[1].preservation == 1.0
+    scores = score_sizes(toy.prepared, needed, [1, len(needed)], 0.9)
+    assert [score.size for score in scores] == [len(needed), 1]
+    assert scores[1].preservation < scores[0].preservation == 1.0
+    few = score_sizes(toy.prepared, needed, range(1, 9), 1.1)
+    assert [score.size for score in few] == [8, 7, 6, 5], "what is smaller than four misses in a row is not scored"
 
 
 def test_the_chosen_size_holds_the_target_from_there_upwards() -> None:
