@@ -8,9 +8,12 @@ events.sqlite    the event log
 worker.log       what workers print
 """
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
+import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +26,8 @@ from hagd.pipeline.runs import RunStore
 SCHEMA: Final = "hagd.run/v1"
 _MARKER: Final = "hagd-run.json"
 _LOCK: Final = "hagd-run.lock"
-_OWN_LEFTOVERS: Final = frozenset({_LOCK, _MARKER + ".new"})
+_FRESH: Final = ".new"
+_NO_HARD_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 
 @dataclass(frozen=True)
@@ -140,22 +144,47 @@ class FolderLock:
 
 
 def _mark(root: Path, store: Path | None) -> None:
-    """Make a folder a run folder; the marker comes last and whole."""
+    """Make a folder a run folder. Of several makers at once the first wins, and its marker appears whole."""
     if root.exists() and not root.is_dir():
         raise NotARunError(f"{root} is a file, not a run folder", "choose another folder")
-    if root.is_dir() and any(path.name not in _OWN_LEFTOVERS for path in root.iterdir()):
+    if root.is_dir() and _belongs_to_something_else(root):
         raise NotARunError(f"{root} is not empty and is not a run: it has no {_MARKER}", "choose another folder")
     content = {"schema": SCHEMA, "store": str(store) if store else "store"}
-    fresh = root / (_MARKER + ".new")
+    fresh = root / f"{_MARKER}.{secrets.token_hex(8)}{_FRESH}"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with fresh.open("w") as stream:
-            stream.write(json.dumps(content))
-            stream.flush()
-            os.fsync(stream.fileno())
-        fresh.replace(root / _MARKER)
+        try:
+            with fresh.open("x") as stream:
+                stream.write(json.dumps(content))
+                stream.flush()
+                os.fsync(stream.fileno())
+            _publish_first(fresh, root / _MARKER)
+        finally:
+            fresh.unlink(missing_ok=True)
     except OSError as error:
         raise storage_error(error, root) from error
+
+
+def _belongs_to_something_else(root: Path) -> bool:
+    """Look for files that are not of a run in the making. A maker leaves its marker before any other file, so the
+    marker is looked for after the files: who sees the files of a faster maker sees its marker too."""
+    foreign = any(
+        path.name != _LOCK and not (path.name.startswith(_MARKER) and path.name.endswith(_FRESH))
+        for path in root.iterdir()
+    )
+    return foreign and not (root / _MARKER).exists()
+
+
+def _publish_first(fresh: Path, marker: Path) -> None:
+    """Give a file its name unless another was faster; the name then stays that of the other."""
+    with contextlib.suppress(FileExistsError):
+        try:
+            os.link(fresh, marker)
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            # Then the last maker wins, which changes nothing where all want the same store.
+            fresh.replace(marker)
 
 
 def _read_marker(root: Path) -> Path:

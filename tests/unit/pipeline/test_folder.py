@@ -1,10 +1,12 @@
 """Run folders: what is one, what is not, and who may work in it."""
 
+import contextlib
 import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,6 +72,77 @@ def test_a_folder_in_which_nothing_was_started_yet_is_half_written_for_readers(t
 def test_what_a_killed_maker_left_does_not_stand_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "hagd-run.json.new").write_text('{"sch')
     assert RunFolder.prepare(tmp_path).root == tmp_path
+
+
+STARTER = """
+import sys
+from pathlib import Path
+from hagd.events.sqlite import SqliteEventLog
+from hagd.pipeline.folder import RunFolder
+print("ready", flush=True)
+sys.stdin.readline()
+folder = RunFolder.prepare(Path(sys.argv[1]))
+folder.open_store(), folder.open_runs(), SqliteEventLog(folder.log_path).close()
+print(folder.store_path, flush=True)
+"""
+
+
+def test_services_that_start_at_once_on_an_empty_volume_share_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", STARTER, str(tmp_path / "run")]
+    with contextlib.ExitStack() as stack:
+        started = [
+            stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+            for _ in range(5)
+        ]
+        assert [service.stdout.readline() for service in started if service.stdout] == ["ready\n"] * 5
+        for service in started:
+            assert service.stdin is not None
+            service.stdin.write("go\n")
+            service.stdin.flush()
+        answers = [service.communicate(timeout=60)[0] for service in started]
+
+    assert answers == [f"{tmp_path / 'run' / 'store'}\n"] * 5
+    assert not list((tmp_path / "run").glob("*.new"))
+
+
+@pytest.mark.parametrize("moment", ["looking", "writing"])
+def test_of_two_makers_at_once_the_first_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    """The faster one finishes while the other looks whether the folder is empty, or has written half of its marker."""
+    place, name = (Path, "iterdir") if moment == "looking" else (os, "fsync")
+    original = getattr(place, name)
+
+    def overtaken(argument: Any) -> Any:
+        monkeypatch.setattr(place, name, original)
+        faster = RunFolder.prepare(tmp_path, tmp_path / "artifacts")
+        faster.open_store(), faster.open_runs()
+        return original(argument)
+
+    monkeypatch.setattr(place, name, overtaken)
+
+    assert RunFolder.prepare(tmp_path).store_path == tmp_path / "artifacts"
+
+
+def test_the_slower_of_two_makers_does_not_get_another_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = os.fsync
+
+    def overtaken(descriptor: int) -> None:
+        monkeypatch.setattr(os, "fsync", original)
+        RunFolder.prepare(tmp_path / "run", tmp_path / "one")
+
+    monkeypatch.setattr(os, "fsync", overtaken)
+
+    with pytest.raises(InvalidInputError, match="keeps its artifacts in"):
+        RunFolder.prepare(tmp_path / "run", tmp_path / "another")
+
+
+def test_a_file_system_without_hard_links_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+
+    assert RunFolder.prepare(tmp_path / "run").root == tmp_path / "run"
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["hagd-run.json"]
 
 
 def test_a_shared_store_is_remembered_and_cannot_be_swapped(tmp_path: Path) -> None:
