@@ -20,6 +20,11 @@ def requested_topic(stage_id: str) -> str:
     return f"hagd.{stage_id}.requested.v1"
 
 
+def dead_letter_topic(stage_id: str) -> str:
+    """Give the topic on which requests lie that a stage gave up."""
+    return f"hagd.{stage_id}.dead.v1"
+
+
 def fact_topic(stage_id: str) -> str:
     """Give the topic on which a finished stage is announced to observers."""
     return _FACTS.get(stage_id, f"hagd.{stage_id}.finished.v1")

@@ -21,9 +21,10 @@ from hagd.pipeline.contract import StageSpec
 from hagd.pipeline.folder import RunFolder
 from hagd.pipeline.loop import OnProgress, StageLoop
 from hagd.pipeline.request import Request
+from hagd.pipeline.router import RequestRouter
 from hagd.pipeline.stages import discover_stages
 from hagd.pipeline.state import RunState
-from hagd.pipeline.submission import RequestRouter, announce, submit
+from hagd.pipeline.submission import announce, submit
 
 _IDLE_SECONDS = 0.05
 

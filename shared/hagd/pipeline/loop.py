@@ -33,6 +33,7 @@ from hagd.execution.checkpoints import clear_checkpoints
 from hagd.execution.executor import Executor, Task
 from hagd.execution.wire import Failure, failure_of
 from hagd.pipeline.contract import StageSpec, task_key
+from hagd.pipeline.dead_letters import bury
 from hagd.pipeline.leasekeeper import LeaseKeeper
 from hagd.pipeline.runs import RunStore
 from hagd.pipeline.state import Outcome, OutcomeStatus, StageState
@@ -241,6 +242,7 @@ class StageLoop:
         return True
 
     def _fail(self, delivery: Delivery, failure: Failure) -> None:
+        bury(delivery.envelope, self.spec.id, failure, delivery.attempts, self.log)
         end_run(delivery.envelope, Outcome("failed", self.spec.id, failure), self.runs, self.log)
         self.log.ack(delivery)
 

@@ -1,18 +1,15 @@
 """How a request becomes events: the request object first, then the event, so that an answer means it will be done."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from hagd.artifacts.store import ArtifactStore
-from hagd.errors import HagdError
 from hagd.events.envelope import Envelope, event_id
 from hagd.events.log import EventLog
-from hagd.events.topics import REQUESTED, RUN_FAILED, requested_topic
-from hagd.execution.wire import failure_of
+from hagd.events.topics import REQUESTED, RUN_FAILED
 from hagd.pipeline.contract import StageSpec
 from hagd.pipeline.request import Request
 from hagd.pipeline.runs import RunStore
-from hagd.pipeline.stages import check_plan, identity_of
+from hagd.pipeline.stages import identity_of
 from hagd.pipeline.state import Outcome
 
 CLAIM_SECONDS = 60.0
@@ -37,33 +34,6 @@ def announce(run_id: str, generation: int, request: Request, log: EventLog, heal
     identity = event_id(run_id, REQUESTED, "", generation)
     data = {"healings": healings}
     log.append(REQUESTED, Envelope(identity, run_id, generation, 0, request.plan, request.inputs, data))
-
-
-@dataclass(frozen=True)
-class RequestRouter:
-    """Reads requests and hands each to the first stage of its plan."""
-
-    log: EventLog
-    runs: RunStore
-    stages: Mapping[str, StageSpec] = field(default_factory=dict[str, StageSpec])
-
-    def step(self) -> bool:
-        """Handle one request; False when there is none."""
-        delivery = self.log.claim([REQUESTED], CLAIM_SECONDS)
-        if delivery is None:
-            return False
-        envelope = delivery.envelope
-        try:
-            check_plan(self.runs.request(envelope.run_id), self.stages)
-        except HagdError as error:
-            if error.transient:
-                self.log.release(delivery, 1.0)
-                return True
-            end_run(envelope, Outcome("failed", envelope.plan[0].stage_id, failure_of(error)), self.runs, self.log)
-        else:
-            self.log.append(requested_topic(envelope.plan[0].stage_id), envelope)
-        self.log.ack(delivery)
-        return True
 
 
 def end_run(envelope: Envelope, outcome: Outcome, runs: RunStore, log: EventLog, topic: str = RUN_FAILED) -> None:

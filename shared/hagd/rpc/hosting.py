@@ -21,7 +21,7 @@ from hagd.errors import StoreFullError, UnavailableError
 from hagd.events.log import EventLog
 from hagd.execution.executor import Executor
 from hagd.pipeline.loop import StageLoop
-from hagd.pipeline.submission import RequestRouter
+from hagd.pipeline.router import RequestRouter
 from hagd.rpc.server import StageServer
 
 _log: Any = structlog.get_logger("hagd.hosting")

@@ -25,10 +25,11 @@ from hagd.pipeline.contract import StageSpec
 from hagd.pipeline.folder import RunFolder
 from hagd.pipeline.loop import StageLoop
 from hagd.pipeline.request import Request
+from hagd.pipeline.router import RequestRouter
 from hagd.pipeline.runs import RunStore
 from hagd.pipeline.stages import GROUP, find_stage
 from hagd.pipeline.state import RunState
-from hagd.pipeline.submission import RequestRouter, announce, submit
+from hagd.pipeline.submission import announce, submit
 from hagd.rpc.hosting import StageHost
 from hagd.rpc.operations import OperationsServicer
 from hagd.rpc.run_service import RunService

@@ -18,9 +18,10 @@ from hagd.execution.wire import Failure
 from hagd.pipeline.contract import task_key
 from hagd.pipeline.loop import StageLoop
 from hagd.pipeline.request import PlanEntry, Request
+from hagd.pipeline.router import RequestRouter
 from hagd.pipeline.runs import RunStore
 from hagd.pipeline.state import Outcome
-from hagd.pipeline.submission import RequestRouter, submit
+from hagd.pipeline.submission import submit
 from hagd.testing import ManualClock, MemoryEventLog, MemoryStore
 from unit.pipeline.toy_stages import STAGES
 

@@ -1,0 +1,93 @@
+"""Requests that a stage gave up, with the reason: kept until somebody mends the cause and replays them.
+
+A dead letter is an event of its own topic; it is never claimed. Its run has the outcome `failed`, so whoever waits
+hears of it. A replay opens a new generation of the run, which finds finished stages by their manifests.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from hagd.errors import HagdError, RunError, UnknownNameError
+from hagd.events.envelope import Envelope, event_id
+from hagd.events.log import EventLog
+from hagd.events.topics import dead_letter_topic
+from hagd.execution.wire import Failure
+from hagd.pipeline.runs import RunStore
+from hagd.pipeline.submission import announce
+
+_PAGE = 1000
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """One request that was given up."""
+
+    envelope: Envelope
+    stage_id: str
+    failure: Failure
+    attempts: int
+    """How often the request had been claimed."""
+    replayed: bool
+    """The run has been opened again since, or has been deleted: nothing waits for this letter any more."""
+
+    @property
+    def id(self) -> str:
+        return self.envelope.id
+
+
+def bury(envelope: Envelope, stage_id: str, failure: Failure, attempts: int, log: EventLog) -> None:
+    """Append a request to the dead letters of its stage; once per generation, however often it is called."""
+    topic = dead_letter_topic(stage_id)
+    identity = event_id(envelope.run_id, topic, str(envelope.stage_index), envelope.generation)
+    data = {"stage_id": stage_id, "failure": failure.to_json(), "attempts": attempts}
+    log.append(topic, replace(envelope, id=identity, data=data))
+
+
+def dead_letters(log: EventLog, runs: RunStore, stage_ids: Iterable[str]) -> Iterator[DeadLetter]:
+    """Give the dead letters of some stages, oldest first within a stage."""
+    for stage_id in stage_ids:
+        offset = 0
+        while page := log.read(dead_letter_topic(stage_id), offset, _PAGE):
+            for record in page:
+                yield _read(record.envelope, stage_id, runs)
+            offset = page[-1].offset + 1
+
+
+def find_dead_letter(log: EventLog, runs: RunStore, stage_ids: Iterable[str], prefix: str) -> DeadLetter:
+    """Give the one dead letter whose id starts with `prefix`.
+
+    Raises:
+        UnknownNameError: there is none, or more than one.
+    """
+    found = [letter for letter in dead_letters(log, runs, stage_ids) if letter.id.startswith(prefix)]
+    if len(found) != 1:
+        raise UnknownNameError(
+            f"{len(found)} dead letters have an id that starts with {prefix!r}", "`hagd dlq list` shows the ids"
+        )
+    return found[0]
+
+
+def replay(letter: DeadLetter, runs: RunStore, log: EventLog) -> int:
+    """Open the letter's run again; give the new generation. Replaying twice opens it once.
+
+    Raises:
+        RunError: the run has been opened again since, or does not exist any more.
+    """
+    run_id = letter.envelope.run_id
+    if letter.replayed:
+        raise RunError(f"run {run_id[:12]} has gone on since this letter", "`hagd run status` shows how far it is")
+    generation = runs.reopen(run_id, after=letter.envelope.generation)
+    announce(run_id, generation, runs.request(run_id), log)
+    return generation
+
+
+def _read(envelope: Envelope, stage_id: str, runs: RunStore) -> DeadLetter:
+    try:
+        runs.request(envelope.run_id)
+        replayed = runs.generation(envelope.run_id) > envelope.generation
+    except HagdError as error:
+        if error.transient:
+            raise
+        replayed = True
+    failure = Failure.from_json(envelope.data["failure"])
+    return DeadLetter(envelope, stage_id, failure, int(envelope.data["attempts"]), replayed)

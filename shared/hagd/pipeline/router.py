@@ -1,0 +1,48 @@
+"""The way into the pipeline: requests are checked and handed to the first stage of their plan."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from hagd.errors import HagdError
+from hagd.events.log import EventLog
+from hagd.events.topics import REQUESTED, requested_topic
+from hagd.execution.wire import failure_of
+from hagd.pipeline.contract import StageSpec
+from hagd.pipeline.dead_letters import bury
+from hagd.pipeline.runs import RunStore
+from hagd.pipeline.stages import check_plan
+from hagd.pipeline.state import Outcome
+from hagd.pipeline.submission import CLAIM_SECONDS, end_run
+
+ROUTER: Final = "extraction"
+"""The name under which requests that fit no stage are given up."""
+
+
+@dataclass(frozen=True)
+class RequestRouter:
+    """Reads requests and hands each to the first stage of its plan."""
+
+    log: EventLog
+    runs: RunStore
+    stages: Mapping[str, StageSpec] = field(default_factory=dict[str, StageSpec])
+
+    def step(self) -> bool:
+        """Handle one request; False when there is none."""
+        delivery = self.log.claim([REQUESTED], CLAIM_SECONDS)
+        if delivery is None:
+            return False
+        envelope = delivery.envelope
+        try:
+            check_plan(self.runs.request(envelope.run_id), self.stages)
+        except HagdError as error:
+            if error.transient:
+                self.log.release(delivery, 1.0)
+                return True
+            failure = failure_of(error)
+            bury(envelope, ROUTER, failure, delivery.attempts, self.log)
+            end_run(envelope, Outcome("failed", envelope.plan[0].stage_id, failure), self.runs, self.log)
+        else:
+            self.log.append(requested_topic(envelope.plan[0].stage_id), envelope)
+        self.log.ack(delivery)
+        return True
