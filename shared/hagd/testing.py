@@ -3,7 +3,7 @@
 import hashlib
 import secrets
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from hagd.artifacts.clock import Clock
@@ -62,6 +62,9 @@ class MemoryStore:
         if not self.check_blob(ref):
             raise CorruptArtifactError(f"artifact {ref.sha256[:12]} does not match its digest", "compute it again")
         return self.blobs[ref.sha256]
+
+    def stream_blob(self, ref: ArtifactRef) -> Iterator[bytes]:
+        yield self.get_blob(ref)
 
     def has_blob(self, ref: ArtifactRef) -> bool:
         return len(self.blobs.get(ref.sha256, b"")) == ref.bytes and ref.sha256 in self.blobs

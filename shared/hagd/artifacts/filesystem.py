@@ -13,25 +13,22 @@ import errno
 import fcntl
 import hashlib
 import os
-import re
 import secrets
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from hagd.artifacts.reference import ArtifactRef
-from hagd.artifacts.store import StoredObject
+from hagd.artifacts.store import StoredObject, checked_key
 from hagd.errors import (
     ArtifactNotFoundError,
     CorruptArtifactError,
     HagdError,
-    InvalidInputError,
     StoreFullError,
     UnavailableError,
 )
 
-_SEGMENT: Final = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _CHUNK_BYTES: Final = 1 << 20
 _STALE_SECONDS: Final = 3600.0
 
@@ -76,19 +73,19 @@ class FilesystemStore:
         return ref
 
     def get_blob(self, ref: ArtifactRef) -> bytes:
-        path = self._blob_path(ref)
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError as error:
-            raise ArtifactNotFoundError(
-                f"artifact {ref.sha256[:12]} is not in the store {self._root}", "repeat the command: it is recomputed"
-            ) from error
-        if len(data) != ref.bytes or hashlib.sha256(data).hexdigest() != ref.sha256:
-            raise CorruptArtifactError(
-                f"{path} does not match its digest: expected {ref.bytes} bytes of sha256 {ref.sha256[:12]}",
-                "repeat the command: it is recomputed",
-            )
+        with self._open_blob(ref) as stream:
+            data = stream.read()
+        self._check(ref, len(data), hashlib.sha256(data).hexdigest())
         return data
+
+    def stream_blob(self, ref: ArtifactRef) -> Iterator[bytes]:
+        digest, size = hashlib.sha256(), 0
+        with self._open_blob(ref) as stream:
+            while piece := stream.read(_CHUNK_BYTES):
+                digest.update(piece)
+                size += len(piece)
+                yield piece
+        self._check(ref, size, digest.hexdigest())
 
     def has_blob(self, ref: ArtifactRef) -> bool:
         try:
@@ -168,14 +165,27 @@ class FilesystemStore:
                 if time.time() - path.stat().st_mtime > _STALE_SECONDS:
                     path.unlink()
 
+    def _open_blob(self, ref: ArtifactRef) -> BinaryIO:
+        try:
+            return self._blob_path(ref).open("rb")
+        except FileNotFoundError as error:
+            raise ArtifactNotFoundError(
+                f"artifact {ref.sha256[:12]} is not in the store {self._root}", "repeat the command: it is recomputed"
+            ) from error
+
+    def _check(self, ref: ArtifactRef, size: int, digest: str) -> None:
+        if size != ref.bytes or digest != ref.sha256:
+            raise CorruptArtifactError(
+                f"{self._blob_path(ref)} does not match its digest: "
+                f"expected {ref.bytes} bytes of sha256 {ref.sha256[:12]}",
+                "repeat the command: it is recomputed",
+            )
+
     def _blob_path(self, ref: ArtifactRef) -> Path:
         return self._root / "blobs" / ref.sha256[:2] / ref.sha256[2:]
 
     def _object_path(self, key: str) -> Path:
-        for segment in key.split("/"):
-            if not _SEGMENT.fullmatch(segment) or ".." in segment:
-                raise InvalidInputError(f"{key!r} is no key of a store", "use [a-z0-9][a-z0-9_.-]* joined by '/'")
-        return self._root / "objects" / key
+        return self._root / "objects" / checked_key(key)
 
 
 def _publish(stream: BinaryIO, path: Path, target: Path) -> None:

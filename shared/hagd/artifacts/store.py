@@ -4,12 +4,16 @@ Blobs never change, so they need no conditions. Everything that several processe
 markers, outcomes) is a small object, and its races are settled by `put_if_absent` and `replace`.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from hagd.artifacts.document import Document
 from hagd.artifacts.reference import ArtifactRef
+from hagd.errors import InvalidInputError
+
+_SEGMENT: Final = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,16 @@ class ArtifactStore(Protocol):
         """
         ...
 
+    def stream_blob(self, ref: ArtifactRef) -> Iterator[bytes]:
+        """Give the bytes of a blob in pieces, of which only one is in memory at a time.
+
+        The digest is known to match only once the last piece was given and the iterator has ended without an error.
+
+        Raises:
+            ArtifactNotFoundError, CorruptArtifactError: as `get_blob`.
+        """
+        ...
+
     def has_blob(self, ref: ArtifactRef) -> bool:
         """Say whether a blob of that digest and size is there, without reading it."""
         ...
@@ -77,6 +91,18 @@ class ArtifactStore(Protocol):
     def list(self, prefix: str) -> list[str]:
         """Give the keys that start with `prefix`, sorted."""
         ...
+
+
+def checked_key(key: str) -> str:
+    """Give a key as it is.
+
+    Raises:
+        InvalidInputError: it is none, or could leave the store.
+    """
+    for segment in key.split("/"):
+        if not _SEGMENT.fullmatch(segment) or ".." in segment:
+            raise InvalidInputError(f"{key!r} is no key of a store", "use [a-z0-9][a-z0-9_.-]* joined by '/'")
+    return key
 
 
 def put_document(store: ArtifactStore, document: Document) -> ArtifactRef:
