@@ -25,8 +25,8 @@ def fires(features: Float[Tensor, "token d_feature"]) -> Bool[Tensor, " d_featur
 
 
 def linear_baseline(
-    x: Float[Tensor, "token d_model"], out: Float[Tensor, "token d_model"], ridge: float = 1e-6
-) -> tuple[Float[Tensor, "d_model d_model"], Float[Tensor, " d_model"]]:
+    x: Float[Tensor, "token d_in"], out: Float[Tensor, "token d_out"], ridge: float = 1e-6
+) -> tuple[Float[Tensor, "d_in d_out"], Float[Tensor, " d_out"]]:
     """Solve the best affine map `x W + b` in float64.
 
     Args:

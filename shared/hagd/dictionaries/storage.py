@@ -50,35 +50,32 @@ def dictionaries_from_document(document: Document) -> dict[int, Dictionary]:
 
 def _read(document: Document, entry: Mapping[str, Any]) -> Dictionary:
     layer = int(entry["layer"])
-
-    def tensor(name: str) -> Tensor:
-        return torch.from_numpy(document.tensors[f"{layer}.{name}"].copy())
-
-    def optional(name: str) -> Tensor | None:
-        return tensor(name) if f"{layer}.{name}" in document.tensors else None
-
     if entry["kind"] not in get_args(DictionaryKind) or entry["activation"] not in ACTIVATIONS:
         raise ValueError(f"layer {layer} is of an unknown kind or activation")
-    dictionary = Dictionary(
+    there = [name for name in _OPTIONAL if f"{layer}.{name}" in document.tensors]
+    parts = {name: torch.from_numpy(document.tensors[f"{layer}.{name}"].copy()) for name in (*_REQUIRED, *there)}
+    _check_shapes(layer, parts)
+    return Dictionary(
         kind=entry["kind"],
         layer=layer,
         activation=entry["activation"],
         k=None if entry["k"] is None else int(entry["k"]),
-        w_gate=optional("w_gate"),
-        b_gate=optional("b_gate"),
-        w_enc=tensor("w_enc"),
-        b_enc=tensor("b_enc"),
-        w_dec=tensor("w_dec"),
-        b_dec=tensor("b_dec"),
-        w_skip=optional("w_skip"),
+        w_gate=parts.get("w_gate"),
+        b_gate=parts.get("b_gate"),
+        w_enc=parts["w_enc"],
+        b_enc=parts["b_enc"],
+        w_dec=parts["w_dec"],
+        b_dec=parts["b_dec"],
+        w_skip=parts.get("w_skip"),
     )
-    _check_shapes(dictionary)
-    return dictionary
 
 
-def _check_shapes(dictionary: Dictionary) -> None:
-    d_model, d_feature = dictionary.w_enc.shape
+def _check_shapes(layer: int, parts: Mapping[str, Tensor]) -> None:
+    if parts["w_enc"].dim() != 2:
+        raise ValueError(f"w_enc of layer {layer} has {parts['w_enc'].dim()} axes, expected 2")
+    d_model, d_feature = parts["w_enc"].shape
     expected: dict[str, tuple[int, ...]] = {
+        "w_enc": (d_model, d_feature),
         "b_enc": (d_feature,),
         "w_dec": (d_feature, d_model),
         "b_dec": (d_model,),
@@ -86,7 +83,6 @@ def _check_shapes(dictionary: Dictionary) -> None:
         "b_gate": (d_feature,),
         "w_skip": (d_model, d_model),
     }
-    for name, shape in expected.items():
-        value = cast("Tensor | None", getattr(dictionary, name))
-        if value is not None and tuple(value.shape) != shape:
-            raise ValueError(f"{name} of layer {dictionary.layer} has shape {tuple(value.shape)}, expected {shape}")
+    for name, value in parts.items():
+        if tuple(value.shape) != expected[name]:
+            raise ValueError(f"{name} of layer {layer} has shape {tuple(value.shape)}, expected {expected[name]}")

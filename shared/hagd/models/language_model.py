@@ -67,7 +67,7 @@ class Norm:
         return torch.rsqrt(centred.square().mean(-1, keepdim=True) + self.eps)
 
     def pull_back(
-        self, direction: Float[Tensor, "*batch d_model"], scale: Float[Tensor, "*batch 1"]
+        self, direction: Float[Tensor, "*batch d_model"], scale: Float[Tensor, "*#batch 1"]
     ) -> Float[Tensor, "*batch d_model"]:
         """Give the gradient at the norm's input of `direction · norm(x)`, the denominator frozen."""
         pulled = direction * self.gain * scale

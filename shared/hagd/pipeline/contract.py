@@ -7,7 +7,7 @@ that does the work (`run`), which only a worker process imports.
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import rfc8785
 
@@ -19,6 +19,7 @@ __all__ = ["ArtifactRef", "Config", "StageContext", "StageFunction", "StageSpec"
 Config = Mapping[str, Any]
 
 
+@runtime_checkable
 class StageContext(Protocol):
     """What a running stage may ask of its surroundings."""
 

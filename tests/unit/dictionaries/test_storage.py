@@ -63,6 +63,13 @@ def test_a_wrong_shape_is_named() -> None:
         dictionaries_from_document(replace(document, tensors=tensors))
 
 
+def test_an_encoder_that_is_no_matrix_is_named() -> None:
+    document = dictionaries_to_document({0: dictionary(0, gated=False)}, {})
+    tensors = {**document.tensors, "0.w_enc": document.tensors["0.w_enc"].ravel()}
+    with pytest.raises(CorruptArtifactError, match="w_enc of layer 0 has 1 axes, expected 2"):
+        dictionaries_from_document(replace(document, tensors=tensors))
+
+
 def test_another_document_is_refused() -> None:
     with pytest.raises(CorruptArtifactError, match="schema"):
         dictionaries_from_document(Document({"schema": "hagd.task/v1"}))
