@@ -12,7 +12,7 @@ from hagd.artifacts.reference import ArtifactRef
 from hagd.artifacts.store import StoredObject
 from hagd.errors import ArtifactNotFoundError, CancelledError, CorruptArtifactError
 from hagd.events.envelope import Envelope
-from hagd.events.log import Delivery, Record
+from hagd.events.log import START, Delivery, Position, Record
 
 __all__ = ["ManualClock", "MemoryEventLog", "MemoryStore", "RecordingContext"]
 
@@ -156,10 +156,10 @@ class MemoryEventLog:
                 entry.free_at = self.clock.now() + seconds
             return entry is not None
 
-    def read(self, topic: str, offset: int = 0, limit: int = 1000) -> list[Record]:
+    def read(self, topic: str, position: Position = START, limit: int = 1000) -> list[Record]:
         with self._lock:
             records = [entry.record for entry in self._entries]
-        return [record for record in records if record.topic == topic and record.offset >= offset][:limit]
+        return [record for record in records if record.topic == topic and record.offset >= position.get(0, 0)][:limit]
 
     def close(self) -> None:
         """Nothing to close."""

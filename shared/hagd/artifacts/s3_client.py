@@ -262,8 +262,8 @@ class S3Connection:
 
     def _probe_race(self, name: str, pool: ThreadPoolExecutor) -> None:
         def race(condition: Mapping[str, str], data: bytes) -> list[str]:
-            etags = pool.map(lambda racer: self.put_if(name, data + b"%d" % racer, condition), range(_RACERS))
-            return [etag for etag in etags if etag is not None]
+            futures = [pool.submit(self.put_if, name, data + b"%d" % racer, condition) for racer in range(_RACERS)]
+            return [etag for future in futures if (etag := future.result()) is not None]
 
         winners = race(_IF_ABSENT, b"first")
         # Other bytes than before, because equal ones have the etag that is asked for.

@@ -1,10 +1,15 @@
 """The port of the event log: topics that are worked off by claims, and read from the start by observers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from hagd.events.envelope import Envelope
+
+
+Position = Mapping[int, int]
+"""Where an observer of a topic stands: the next offset of each partition. One that is not named is read from 0."""
+START: Final[Position] = {}
 
 
 @dataclass(frozen=True)
@@ -12,8 +17,19 @@ class Record:
     """An event at its place in a topic."""
 
     offset: int
+    """Grows within a partition."""
     topic: str
     envelope: Envelope
+    partition: int = 0
+    """Always 0 in a log without partitions."""
+
+
+def advance(position: Position, records: Iterable[Record]) -> Position:
+    """Give where an observer stands once it has read some more records of the same topic."""
+    following = dict(position)
+    for record in records:
+        following[record.partition] = max(following.get(record.partition, 0), record.offset + 1)
+    return following
 
 
 @dataclass(frozen=True)
@@ -35,20 +51,32 @@ class EventLog(Protocol):
     """A durable log. Every method is safe to call from several threads."""
 
     def append(self, topic: str, envelope: Envelope) -> bool:
-        """Write an event, durable on return; False when the topic holds one of that id already.
+        """Write an event, durable on return; False when the log can tell that the topic holds one of that id already.
+
+        A log that cannot tell writes it once more and gives True: consumers tell events apart by id.
 
         Raises:
+            InvalidInputError: the event is too large.
             StoreFullError: no room.
             UnavailableError: the log does not answer.
         """
         ...
 
     def claim(self, topics: Sequence[str], seconds: float) -> Delivery | None:
-        """Take the oldest event of `topics` that nobody holds, for `seconds`; None when there is none."""
+        """Take the oldest event of `topics` that nobody holds, for `seconds`; None when there is none.
+
+        A log with partitions keeps order within each of them. One over a network may wait a moment for an event.
+
+        Raises:
+            UnavailableError: the log does not answer, or there is no such topic.
+        """
         ...
 
     def ack(self, delivery: Delivery) -> bool:
-        """Finish with an event; False when the claim had run out and somebody else took it."""
+        """Finish with an event; False when the claim had run out and somebody else took it.
+
+        A log over a network may forget this in a crash, and then gives the event to somebody once more.
+        """
         ...
 
     def release(self, delivery: Delivery, delay_seconds: float = 0.0) -> bool:
@@ -59,8 +87,11 @@ class EventLog(Protocol):
         """Hold an event for `seconds` from now; False as for `ack`."""
         ...
 
-    def read(self, topic: str, offset: int = 0, limit: int = 1000) -> list[Record]:
-        """Give events of a topic from `offset` on, worked off or not; claims nothing."""
+    def read(self, topic: str, position: Position = START, limit: int = 1000) -> list[Record]:
+        """Give at most `limit` events of a topic from `position` on, worked off or not; claims nothing.
+
+        `advance` gives where to go on; an empty list says that there are no more for now.
+        """
         ...
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 from hagd.artifacts.clock import Clock, SystemClock
 from hagd.errors import CorruptArtifactError, HagdError, StoreFullError, UnavailableError
 from hagd.events.envelope import Envelope
-from hagd.events.log import Delivery, Record
+from hagd.events.log import START, Delivery, Position, Record
 
 T = TypeVar("T")
 _Call = tuple[Callable[[sqlite3.Connection], Any], Future[Any]]
@@ -93,9 +93,9 @@ class SqliteEventLog:
     def extend(self, delivery: Delivery, seconds: float) -> bool:
         return self._change("UPDATE events SET free_at = ?", (self._clock.now() + seconds,), delivery)
 
-    def read(self, topic: str, offset: int = 0, limit: int = 1000) -> list[Record]:
+    def read(self, topic: str, position: Position = START, limit: int = 1000) -> list[Record]:
         statement = "SELECT position, topic, body FROM events WHERE topic = ? AND position >= ? ORDER BY 1 LIMIT ?"
-        rows = self._do(lambda db: db.execute(statement, (topic, offset, limit)).fetchall())
+        rows = self._do(lambda db: db.execute(statement, (topic, position.get(0, 0), limit)).fetchall())
         return [_record(*row) for row in rows]
 
     def close(self) -> None:

@@ -1,11 +1,15 @@
 """The names of topics, all in one place."""
 
+from collections.abc import Mapping
 from typing import Final
 
 REQUESTED: Final = "hagd.extraction.requested.v1"
 PROGRESSED: Final = "hagd.stage.progressed.v1"
 RUN_FAILED: Final = "hagd.run.failed.v1"
 RUN_CANCELLED: Final = "hagd.run.cancelled.v1"
+
+RETRY_TIERS: Final[Mapping[float, str]] = {10.0: "10s", 120.0: "2m", 1800.0: "30m"}
+"""Delays in seconds, shortest first, for which a log over a network keeps topics of their own."""
 
 _FACTS: Final = {
     "transcoder": "hagd.transcoder.trained.v1",
@@ -28,3 +32,18 @@ def dead_letter_topic(stage_id: str) -> str:
 def fact_topic(stage_id: str) -> str:
     """Give the topic on which a finished stage is announced to observers."""
     return _FACTS.get(stage_id, f"hagd.{stage_id}.finished.v1")
+
+
+def is_work_topic(topic: str) -> bool:
+    """Say whether the events of a topic are worked off, and not only observed."""
+    return topic.endswith(".requested.v1")
+
+
+def retry_topic(topic: str, tier: float) -> str:
+    """Give the topic in which events of `topic` wait at least `tier` seconds, one of `RETRY_TIERS`."""
+    return f"{topic}.retry.{RETRY_TIERS[tier]}"
+
+
+def dead_letter_topic(topic: str) -> str:
+    """Give the topic that keeps what cannot be worked off."""
+    return f"{topic}.dlq"

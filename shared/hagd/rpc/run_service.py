@@ -18,7 +18,7 @@ from google.protobuf import duration_pb2
 from hagd.api.extraction.v1 import extraction_pb2
 from hagd.api.run.v1 import run_pb2
 from hagd.errors import InvalidInputError, UnknownNameError
-from hagd.events.log import EventLog
+from hagd.events.log import START, EventLog, advance
 from hagd.events.topics import PROGRESSED
 from hagd.pipeline.contract import StageSpec
 from hagd.pipeline.request import Request
@@ -39,7 +39,7 @@ class ProgressFeed:
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
-        self._offset = 0
+        self._position = START
         self._latest: dict[str, dict[str, run_pb2.Progress]] = {}
         self._lock = asyncio.Lock()
         self._read_at = -1.0
@@ -53,7 +53,7 @@ class ProgressFeed:
             return dict(self._latest.get(run_id, {}))
 
     def _catch_up(self) -> None:
-        while records := self._log.read(PROGRESSED, self._offset):
+        while records := self._log.read(PROGRESSED, self._position):
             for record in records:
                 event = record.envelope
                 stage = event.plan[event.stage_index].stage_id
@@ -63,7 +63,7 @@ class ProgressFeed:
                     total=float(event.data.get("total", 0.0)),
                     message=str(event.data.get("message", "")),
                 )
-            self._offset = records[-1].offset + 1
+            self._position = advance(self._position, records)
 
 
 @dataclass(frozen=True)
