@@ -30,7 +30,7 @@ class VerificationConfig(BaseModel):
     max_prompts: Annotated[int, Field(ge=16)] | None = None
     """Most prompts of D_verify to use; null uses all."""
     null_prompts: Annotated[int, Field(ge=16)] | None = None
-    """Prompts on which random circuits are scored; 200 on small models, 32 on large ones."""
+    """Prompts on which random circuits are scored; 200 on small models, 24 on large ones."""
     cards: Annotated[int, Field(ge=0)] = 400
     """Most feature cards to make."""
     seed: int = 0

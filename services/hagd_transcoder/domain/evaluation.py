@@ -29,8 +29,8 @@ from hagd.models.language_model import LanguageModel
 from hagd.tasks.task import PromptBatch, Task
 from hagd_transcoder.domain.discovery import causal_positions
 
-MOST_PROMPTS = 1024
-"""Prompts of each split that are looked at, per layout."""
+MOST_TOKENS = 3072
+"""Tokens of each split that are looked at, per layout."""
 
 
 @torch.no_grad()
@@ -58,7 +58,7 @@ def evaluate(subject: Subject, task: Task) -> dict[str, Any]:
 
 
 def _first(batch: PromptBatch) -> PromptBatch:
-    return batch.take(torch.arange(min(len(batch), MOST_PROMPTS)))
+    return batch.take(torch.arange(min(len(batch), MOST_TOKENS // len(batch.layout.roles))))
 
 
 def _record(subject: Subject, batch: PromptBatch) -> Activations:

@@ -19,7 +19,7 @@ from hagd_traversal.domain.evidence import Evidence
 
 _TEMPERATURE, _LOW, _HIGH = 2 / 3, -0.1, 1.1
 """Of the hard-concrete distribution, as published."""
-_LEADING_LOGIT, _TRAILING_LOGIT = 2.0, -2.5
+_LEADING_LOGIT, _TRAILING_LOGIT = 2.0, -3.0
 _WARM_UP, _COOL_DOWN = 0.2, 0.3
 """Shares of the steps in which the price rises to its full height and the learning rate falls to nothing."""
 _CLOSED = -1e3

@@ -129,6 +129,7 @@ def measure_settings(
                 "normalised": normalise(scores.preserved, chance),
                 "faithfulness": None if found is None else found[0],
                 "kl_nats": float(scores.kl_nats.mean()),
+                "n": len(panel),
             }
         )
         on_setting((number + 1) / len(settings))

@@ -91,10 +91,10 @@ class Panel:
     ) -> list[float]:
         """Give the smaller preservation of the headline's settings for every circuit.
 
-        A circuit that preserves nothing under the first setting is not run under the second: its minimum is 0.
+        The harder setting, unpaired donors, goes first: what preserves nothing there is not run under the other.
         """
         smallest = np.ones(len(circuits))
-        for setting in HEADLINE:
+        for setting in reversed(HEADLINE):
             left = np.flatnonzero(smallest > 0)
             for alike in self._alike(circuits, left):
                 outcome = self._run(circuits[torch.from_numpy(alike)], replace(setting, errors=errors))

@@ -19,7 +19,9 @@ class Protocol:
     """Exceedances that end a random test; None draws all."""
     null_prompts: int
     null_donors: int
-    """Unpaired donors per prompt in random tests, of the three of the headline."""
+    """Unpaired donors per prompt in all but the headline, of its three."""
+    side_prompts: int
+    """Of the side settings, some of which run almost the whole model."""
     curve_prompts: int
     edge_prompts: int
     edge_draws: int
@@ -41,12 +43,13 @@ class Protocol:
                 draws=draws or 199,
                 uniform_draws=min(49, draws or 49),
                 stop_after=stop,
-                null_prompts=null_prompts or 32,
+                null_prompts=null_prompts or 24,
                 null_donors=1,
-                curve_prompts=48,
-                edge_prompts=64,
+                side_prompts=64,
+                curve_prompts=32,
+                edge_prompts=48,
                 edge_draws=4,
-                random_edge_prompts=32,
+                random_edge_prompts=24,
                 necessity_prompts=32,
                 necessity_draws=5,
                 control_prompts=48,
@@ -60,6 +63,7 @@ class Protocol:
             stop_after=stop,
             null_prompts=null_prompts or 200,
             null_donors=3,
+            side_prompts=1 << 30,
             curve_prompts=200,
             edge_prompts=1 << 30,
             edge_draws=19,

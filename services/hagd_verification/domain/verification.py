@@ -81,7 +81,10 @@ def verify(
     report(0.05, 0, "headline")
     headline = measure_headline(panel, bootstrap, circuit)
     mediation = measure_mediation(panel, bootstrap, frontier, headline)
-    rows = measure_settings(panel, bootstrap, circuit, frontier.is_refined, report(0.1, 0.2, "side settings"))
+    few = panel.first(protocol.side_prompts, protocol.null_donors)
+    rows = measure_settings(
+        few, _bootstrap(few, settings), circuit, frontier.is_refined, report(0.1, 0.2, "side settings")
+    )
     few = panel.first(protocol.curve_prompts, protocol.null_donors)
     curve = measure_curve(
         few, _bootstrap(few, settings), frontier, graph, settings.sizes, report(0.3, 0.1, "preservation by size")
@@ -89,7 +92,7 @@ def verify(
     tests, controls, needed = _against_random(bench, claim)
     pool = EdgePool.of(frontier, panel)
     edges = measure_edges(
-        panel.first(protocol.edge_prompts),
+        panel.first(protocol.edge_prompts, protocol.null_donors),
         panel.first(protocol.random_edge_prompts, protocol.null_donors),
         frontier,
         pool,
