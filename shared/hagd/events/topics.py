@@ -44,6 +44,6 @@ def retry_topic(topic: str, tier: float) -> str:
     return f"{topic}.retry.{RETRY_TIERS[tier]}"
 
 
-def dead_letter_topic(topic: str) -> str:
-    """Give the topic that keeps what cannot be worked off."""
-    return f"{topic}.dlq"
+def unreadable_topic(topic: str) -> str:
+    """Give the topic that keeps, byte for byte, what was sent to `topic` and is no event."""
+    return f"{topic}.unreadable"

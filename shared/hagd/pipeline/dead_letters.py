@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from hagd.errors import HagdError, RunError, UnknownNameError
 from hagd.events.envelope import Envelope, event_id
-from hagd.events.log import EventLog
+from hagd.events.log import START, EventLog, advance
 from hagd.events.topics import dead_letter_topic
 from hagd.execution.wire import Failure
 from hagd.pipeline.runs import RunStore
@@ -46,11 +46,11 @@ def bury(envelope: Envelope, stage_id: str, failure: Failure, attempts: int, log
 def dead_letters(log: EventLog, runs: RunStore, stage_ids: Iterable[str]) -> Iterator[DeadLetter]:
     """Give the dead letters of some stages, oldest first within a stage."""
     for stage_id in stage_ids:
-        offset = 0
-        while page := log.read(dead_letter_topic(stage_id), offset, _PAGE):
+        position = START
+        while page := log.read(dead_letter_topic(stage_id), position, _PAGE):
             for record in page:
                 yield _read(record.envelope, stage_id, runs)
-            offset = page[-1].offset + 1
+            position = advance(position, page)
 
 
 def find_dead_letter(log: EventLog, runs: RunStore, stage_ids: Iterable[str], prefix: str) -> DeadLetter:
