@@ -1,0 +1,256 @@
+"""The run protocol under random faults: processes that die between any two calls, lost workers, damaged artifacts,
+cancels and repeated submissions, over a log, a store and a clock in memory. The invariants are those of the design:
+
+- a request is acknowledged only when its result and what follows from it are written, or nobody waits for it;
+- one key is never computed twice at once;
+- once faults end, every run that was accepted has exactly one outcome, and the bytes of its result are those of an
+  undisturbed run.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from hagd.artifacts.leases import LeaseTable, Owner
+from hagd.artifacts.manifests import read_manifest
+from hagd.artifacts.store import ArtifactStore
+from hagd.errors import WorkerDiedError
+from hagd.events.log import Delivery
+from hagd.events.topics import REQUESTED, requested_topic
+from hagd.execution.executor import Task, TaskProgress, TaskResult
+from hagd.execution.inline import InlineExecutor
+from hagd.pipeline.loop import MAX_HEALINGS, StageLoop
+from hagd.pipeline.router import RequestRouter
+from hagd.pipeline.runs import RunStore
+from hagd.pipeline.submission import submit
+from hagd.testing import ManualClock, MemoryEventLog, MemoryStore
+from unit.pipeline.test_loop import World, request
+from unit.pipeline.toy_stages import STAGES
+
+STAGE_IDS = list(STAGES)
+TOPICS = {requested_topic(stage_id): stage_id for stage_id in STAGES}
+
+
+class KilledError(BaseException):
+    """The process is gone: nothing it wanted to tidy up is done."""
+
+
+class Mortal:
+    """Passes calls on until the process is to die at one of them; a dead process reaches nothing any more."""
+
+    def __init__(self, inner: Any, process: "Process") -> None:
+        self._inner, self._process = inner, process
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._inner, name)
+        if not callable(value):
+            return value
+
+        def call(*given: Any, **named: Any) -> Any:
+            self._process.pass_through()
+            return value(*given, **named)
+
+        return call
+
+
+@dataclass
+class Process:
+    """One replica of every service."""
+
+    world: "ProtocolMachine"
+    name: str
+    calls_left: int | None = None
+    """Calls of log or store until it dies; None: it lives on."""
+    dead: bool = False
+    loops: dict[str, StageLoop] = field(init=False)
+    router: RequestRouter = field(init=False)
+
+    def __post_init__(self) -> None:
+        world = self.world
+        store, log = Mortal(world.store, self), Mortal(world.log, self)
+        runs = RunStore(store)
+        self.router = RequestRouter(log, runs, STAGES)
+        self.loops = {}
+        for stage_id, spec in STAGES.items():
+            leases = LeaseTable(store, world.clock, Owner(f"{self.name}-{stage_id}"), ended=lambda _: False)
+            self.loops[stage_id] = StageLoop(spec, log, store, runs, world, leases, world.clock)
+
+    def pass_through(self) -> None:
+        if self.dead:
+            raise KilledError
+        if self.calls_left is not None:
+            self.calls_left -= 1
+            if self.calls_left < 0:
+                self.dead = True
+                raise KilledError
+
+
+class CheckedLog(MemoryEventLog):
+    """Checks, at every acknowledgement, that nothing would be lost if the process died right after it."""
+
+    check: Callable[[Delivery], None] = staticmethod(lambda _: None)
+
+    def ack(self, delivery: Delivery) -> bool:
+        self.check(delivery)
+        return super().ack(delivery)
+
+
+class ProtocolMachine(RuleBasedStateMachine):
+    """Also the executor of all processes: it computes in place, and lets others step while it does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock, self.store = ManualClock(1000.0), MemoryStore()
+        self.log = CheckedLog(self.clock)
+        self.log.check = self.check_ack
+        self.runs = RunStore(self.store)
+        self.accepted: dict[str, dict[str, Any]] = {}
+        self.cancelled: set[str] = set()
+        self.computing: list[str] = []
+        self.deaths = self.damages = 0
+        self.meddle: Callable[[], None] | None = None
+        self.started = 0
+        self.processes: list[Process] = []
+
+    @initialize()
+    def start(self) -> None:
+        self.processes = [self.new_process() for _ in range(2)]
+
+    def new_process(self) -> Process:
+        self.started += 1
+        return Process(self, f"p{self.started}")
+
+    def execute(
+        self, task: Task, store: ArtifactStore, on_progress: TaskProgress, should_stop: Callable[[], bool]
+    ) -> TaskResult:
+        assert task.task_key not in self.computing, "one key is computed twice at once"
+        self.computing.append(task.task_key)
+        try:
+            if self.meddle is not None:
+                meddle, self.meddle = self.meddle, None
+                meddle()
+            if self.deaths:
+                self.deaths -= 1
+                raise WorkerDiedError("the worker was killed by SIGKILL")
+            return InlineExecutor().execute(task, store, on_progress, should_stop)
+        finally:
+            self.computing.remove(task.task_key)
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+    def check_ack(self, delivery: Delivery) -> None:
+        topic, envelope = delivery.record.topic, delivery.envelope
+        run_id, generation = envelope.run_id, envelope.generation
+        over = self.runs.generation(run_id) != generation or self.runs.outcome(run_id, generation) is not None
+        if over:
+            return
+        if topic == REQUESTED:
+            first = requested_topic(envelope.plan[0].stage_id)
+            assert any(it.envelope.id == envelope.id for it in self.log.read(first)), "a request was dropped"
+            return
+        index = STAGE_IDS.index(TOPICS[topic])
+        state = self.runs.stages(run_id, generation)[index]
+        assert state.status in ("done", "cached")
+        assert read_manifest(self.store, state.task_key) is not None
+        following = requested_topic(envelope.plan[index + 1].stage_id)
+        waiting = [it.envelope for it in self.log.read(following)]
+        assert any((it.run_id, it.generation) == (run_id, generation) for it in waiting), "the next stage was not asked"
+
+    @rule(name=st.sampled_from("abc"), steps=st.sampled_from([2, 3]))
+    def ask(self, name: str, steps: int) -> None:
+        request_id = f"{name}{steps}"
+        run_id = submit(request(request_id, steps=steps), self.store, self.log, STAGES)
+        self.accepted[run_id] = {"request_id": request_id, "steps": steps}
+
+    @rule(which=st.integers(0, 1), stage=st.sampled_from(["router", *STAGE_IDS]))
+    def step(self, which: int, stage: str) -> None:
+        self.let(self.processes[which], stage)
+
+    @rule(which=st.integers(0, 1), stage=st.sampled_from(["router", *STAGE_IDS]), calls=st.integers(0, 60))
+    def step_and_die_on_the_way(self, which: int, stage: str, calls: int) -> None:
+        process = self.processes[which]
+        process.calls_left = calls
+        self.let(process, stage)
+        process.calls_left = None
+        if process.dead:
+            self.processes[which] = self.new_process()
+
+    @rule(stage=st.sampled_from(STAGE_IDS), seconds=st.sampled_from([0.0, 20.0]))
+    def step_while_another_looks_on(self, stage: str, seconds: float) -> None:
+        def look() -> None:
+            self.clock.advance(seconds)
+            self.let(self.processes[1], stage)
+
+        self.meddle = look
+        self.let(self.processes[0], stage)
+        self.meddle = None
+
+    @rule(which=st.integers(0, 1), stage=st.sampled_from(STAGE_IDS))
+    def step_with_a_worker_that_dies(self, which: int, stage: str) -> None:
+        self.deaths = 1
+        self.let(self.processes[which], stage)
+        self.deaths = 0
+
+    @rule(seconds=st.sampled_from([1.0, 31.0, 61.0]))
+    def wait(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @precondition(lambda self: self.accepted)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        run_id = data.draw(st.sampled_from(sorted(self.accepted)))
+        self.runs.cancel(run_id)
+        self.cancelled.add(run_id)
+
+    @precondition(lambda self: self.store.blobs and self.damages < MAX_HEALINGS)
+    @rule(data=st.data())
+    def damage(self, data: st.DataObject) -> None:
+        self.damages += 1
+        self.store.blobs[data.draw(st.sampled_from(sorted(self.store.blobs)))] = b"rotten"
+
+    @invariant()
+    def computes_nothing_between_steps(self) -> None:
+        assert self.computing == []
+
+    def let(self, process: Process, stage: str) -> None:
+        if process.dead:
+            return
+        try:
+            process.router.step() if stage == "router" else process.loops[stage].step()
+        except KilledError:
+            assert process.dead
+
+    def teardown(self) -> None:
+        process = self.new_process()
+        for _ in range(400):
+            if all(self.runs.outcome(run_id) is not None for run_id in self.accepted):
+                break
+            for stage in ("router", *STAGE_IDS):
+                self.let(process, stage)
+            self.clock.advance(5.0)
+        for run_id, asked in self.accepted.items():
+            self.check_end(run_id, asked)
+
+    def check_end(self, run_id: str, asked: dict[str, Any]) -> None:
+        state = self.runs.get(run_id)
+        assert state.outcome is not None, "an accepted run has no outcome"
+        if state.outcome.status == "cancelled":
+            assert run_id in self.cancelled
+            return
+        assert state.outcome.status in ("verified", "refuted"), state.outcome
+        undisturbed = World()
+        other = undisturbed.submit(asked["request_id"], steps=asked["steps"])
+        undisturbed.drive()
+        assert state.outcome == undisturbed.runs.get(other).outcome
+        assert state.outputs == undisturbed.runs.get(other).outputs
+
+
+ProtocolMachine.TestCase.settings = settings(
+    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestProtocol = ProtocolMachine.TestCase
