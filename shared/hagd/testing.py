@@ -75,6 +75,9 @@ class MemoryStore:
     def delete_blob(self, ref: ArtifactRef) -> None:
         self.blobs.pop(ref.sha256, None)
 
+    def list_blobs(self) -> Iterator[tuple[str, int]]:
+        yield from [(digest, len(data)) for digest, data in self.blobs.items()]
+
     def read(self, key: str) -> StoredObject | None:
         data = self.objects.get(key)
         return None if data is None else StoredObject(data, hashlib.sha256(data).hexdigest())

@@ -103,6 +103,14 @@ def test_a_deleted_blob_is_gone_and_deleting_twice_is_quiet(store: ArtifactStore
     assert not store.has_blob(ref)
 
 
+def test_listing_blobs_gives_every_digest_with_its_size_and_no_objects(store: ArtifactStore) -> None:
+    store.put_if_absent("a/object", b"x")
+    refs = [store.put_blob(data, "text/plain") for data in (b"", b"abc", b"defgh")]
+    assert sorted(store.list_blobs()) == sorted((ref.sha256, ref.bytes) for ref in refs)
+    store.delete_blob(refs[1])
+    assert len(list(store.list_blobs())) == 2
+
+
 def test_the_first_writer_of_an_object_wins(store: ArtifactStore) -> None:
     assert store.put_if_absent("a/b", b"first")
     assert store.put_if_absent("a/b", b"second") is None

@@ -103,6 +103,11 @@ class FilesystemStore:
         with _translated(self._root):
             self._blob_path(ref).unlink(missing_ok=True)
 
+    def list_blobs(self) -> Iterator[tuple[str, int]]:
+        for path in (self._root / "blobs").glob("*/*"):
+            with contextlib.suppress(FileNotFoundError):
+                yield path.parent.name + path.name, path.stat().st_size
+
     def read(self, key: str) -> StoredObject | None:
         try:
             data = self._object_path(key).read_bytes()

@@ -7,7 +7,7 @@ were computed again, which may happen under another compute fingerprint.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -59,18 +59,22 @@ class Manifest:
             raise InvalidInputError(f"not a manifest: {error}") from error
 
 
-def read_manifest(store: ArtifactStore, task_key: str) -> Manifest | None:
-    """Give the latest readable manifest of a key, or None."""
+def manifests_of(store: ArtifactStore, task_key: str) -> Iterator[Manifest]:
+    """Give the readable manifests of a key, latest generation first."""
     for key in reversed(store.list(_prefix(task_key))):
         there = store.read(key)
         if there is None:
             continue
         try:
-            return Manifest.decode(there.data)
+            yield Manifest.decode(there.data)
         except InvalidInputError:
             # A damaged manifest is one that was never written: its task is computed again.
             continue
-    return None
+
+
+def read_manifest(store: ArtifactStore, task_key: str) -> Manifest | None:
+    """Give the latest readable manifest of a key, or None."""
+    return next(manifests_of(store, task_key), None)
 
 
 def is_whole(store: ArtifactStore, manifest: Manifest) -> bool:

@@ -106,6 +106,13 @@ class S3Store:
     def delete_blob(self, ref: ArtifactRef) -> None:
         self._remove(self._blob_name(ref))
 
+    def list_blobs(self) -> Iterator[tuple[str, int]]:
+        base = f"{self._prefix}blobs/"
+        with self._connection.translated():
+            for found in self._client.list_objects(self._bucket, base, recursive=True):
+                if found.object_name and not found.is_dir:
+                    yield found.object_name.removeprefix(base).replace("/", ""), found.size or 0
+
     def read(self, key: str) -> StoredObject | None:
         there = self._connection.read(self._object_name(key))
         return None if there is None else StoredObject(*there)

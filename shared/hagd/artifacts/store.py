@@ -72,6 +72,10 @@ class ArtifactStore(Protocol):
         """Remove a blob; quiet when there is none."""
         ...
 
+    def list_blobs(self) -> Iterator[tuple[str, int]]:
+        """Give the digest and the size in bytes of every blob, in no order."""
+        ...
+
     def read(self, key: str) -> StoredObject | None:
         """Give a small object, or None."""
         ...

@@ -1,4 +1,4 @@
-"""`hagd run list|status|resume|cancel|logs`: runs in a folder, or behind the address of a service."""
+"""`hagd run list|status|resume|cancel|delete|logs`: runs in a folder, or behind the address of a service."""
 
 import sys
 from collections import deque
@@ -157,6 +157,20 @@ def cancel(
         state = OpenRun.open(Path(run), state.run_id).state
     say("asked to stop; it does at its next report of progress")
     write_run(state, as_json=as_json)
+
+
+@app.command()
+def delete(run: RunFolderArgument, run_id: RunIdOption = None, as_json: JsonFlag = False) -> None:
+    """Forget a run that has ended; `hagd store gc` then frees what only it needed."""
+    from hagd.extraction.opened import OpenRun  # noqa: PLC0415
+    from hagd.pipeline.housekeeping import delete_run  # noqa: PLC0415
+
+    opened = OpenRun.open(run, run_id)
+    delete_run(opened.folder.open_runs(), opened.state.run_id)
+    if as_json:
+        write_json("run-deleted", {"run_id": opened.state.run_id})
+        return
+    write_fields({"deleted": opened.state.run_id})
 
 
 @app.command()

@@ -6,6 +6,7 @@ Only the latest is kept. The blob holds the task key, so it never equals an arti
 """
 
 import json
+from collections.abc import Iterator
 
 import rfc8785
 
@@ -48,6 +49,14 @@ def clear_checkpoints(store: ArtifactStore, task_key: str) -> None:
     """Drop all checkpoints of a task that has a result."""
     for key in store.list(_prefix(task_key)):
         _drop(store, key)
+
+
+def checkpoint_blobs(store: ArtifactStore, task_key: str) -> Iterator[ArtifactRef]:
+    """Give the blobs that the checkpoints of a task name."""
+    for key in store.list(_prefix(task_key)):
+        ref = _target(store, key)
+        if ref is not None:
+            yield ref
 
 
 def _drop(store: ArtifactStore, key: str, keep: ArtifactRef | None = None) -> None:

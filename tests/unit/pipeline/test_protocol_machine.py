@@ -3,6 +3,7 @@ cancels and repeated submissions, over a log, a store and a clock in memory. The
 
 - a request is acknowledged only when its result and what follows from it are written, or nobody waits for it;
 - one key is never computed twice at once;
+- a collection takes nothing that a run needs;
 - once faults end, every run that was accepted has exactly one outcome, and the bytes of its result are those of an
   undisturbed run.
 """
@@ -23,6 +24,7 @@ from hagd.events.log import Delivery
 from hagd.events.topics import REQUESTED, requested_topic
 from hagd.execution.executor import Task, TaskProgress, TaskResult
 from hagd.execution.inline import InlineExecutor
+from hagd.pipeline.housekeeping import collect
 from hagd.pipeline.loop import MAX_HEALINGS, StageLoop
 from hagd.pipeline.router import RequestRouter
 from hagd.pipeline.runs import RunStore
@@ -196,7 +198,7 @@ class ProtocolMachine(RuleBasedStateMachine):
         self.let(self.processes[which], stage)
         self.deaths = 0
 
-    @rule(seconds=st.sampled_from([1.0, 31.0, 61.0]))
+    @rule(seconds=st.sampled_from([1.0, 31.0, 61.0, 101.0]))
     def wait(self, seconds: float) -> None:
         self.clock.advance(seconds)
 
@@ -212,6 +214,10 @@ class ProtocolMachine(RuleBasedStateMachine):
     def damage(self, data: st.DataObject) -> None:
         self.damages += 1
         self.store.blobs[data.draw(st.sampled_from(sorted(self.store.blobs)))] = b"rotten"
+
+    @rule()
+    def collect_garbage(self) -> None:
+        collect(self.store, self.runs, self.clock, grace_seconds=100.0)
 
     @invariant()
     def computes_nothing_between_steps(self) -> None:
@@ -248,6 +254,8 @@ class ProtocolMachine(RuleBasedStateMachine):
         undisturbed.drive()
         assert state.outcome == undisturbed.runs.get(other).outcome
         assert state.outputs == undisturbed.runs.get(other).outputs
+        rotten = [ref for ref in state.outputs.values() if not self.store.check_blob(ref)]
+        assert len(rotten) <= self.damages
 
 
 ProtocolMachine.TestCase.settings = settings(
