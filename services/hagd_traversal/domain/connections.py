@@ -1,5 +1,6 @@
 """Edges of a circuit: taken from the attribution graph between kept nodes, their number chosen on D_select."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 
 import torch
@@ -49,19 +50,20 @@ def choose_edges(
 ) -> tuple[tuple[CircuitEdge, ...], int, int]:
     """Give the candidate edges, how many of the strongest suffice, and the evaluations spent.
 
-    Sufficient is the smallest share of edges that keeps `_KEPT_SHARE` of the preservation of all of them, judged by
-    the headline on D_select with only these edges live.
+    Sufficient is a share of edges that keeps `_KEPT_SHARE` of the preservation of all of them, judged by the headline on
+    D_select with only these edges live; the smallest one, by bisection, as far as more edges preserve more.
     """
     edges = candidate_edges(graph, nodes)
-    whole = _preservation(select, edge_circuit(nodes, edges))
-    spent, chosen = 4 * len(select.groups), len(edges)
-    for share in _SHARES[:-1]:
-        count = round(share * len(edges))
-        spent += 4 * len(select.groups)
-        if _preservation(select, edge_circuit(nodes, edges[:count])) >= _KEPT_SHARE * whole:
-            chosen = count
-            break
-    return tuple(edges), chosen, spent
+    counts = [round(share * len(edges)) for share in _SHARES]
+    enough = _KEPT_SHARE * _preservation(select, edge_circuit(nodes, edges))
+    tested: list[int] = []
+
+    def suffices(count: int) -> bool:
+        tested.append(count)
+        return _preservation(select, edge_circuit(nodes, edges[:count])) >= enough
+
+    chosen = counts[bisect_left(counts[:-1], True, key=suffices)]
+    return tuple(edges), chosen, 4 * len(select.groups) * (1 + len(tested))
 
 
 def edge_circuit(nodes: Sequence[CircuitNode], edges: Sequence[CircuitEdge]) -> EdgeCircuit:
