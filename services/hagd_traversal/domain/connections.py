@@ -50,8 +50,8 @@ def choose_edges(
 ) -> tuple[tuple[CircuitEdge, ...], int, int]:
     """Give the candidate edges, how many of the strongest suffice, and the evaluations spent.
 
-    Sufficient is a share of edges that keeps `_KEPT_SHARE` of the preservation of all of them, judged by the headline on
-    D_select with only these edges live; the smallest one, by bisection, as far as more edges preserve more.
+    Sufficient is a share of edges that keeps `_KEPT_SHARE` of the preservation of all of them, judged by the headline
+    on D_select with only these edges live; the smallest one, by bisection, as far as more edges preserve more.
     """
     edges = candidate_edges(graph, nodes)
     counts = [round(share * len(edges)) for share in _SHARES]
