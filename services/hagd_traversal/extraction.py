@@ -64,12 +64,12 @@ class Plan:
         model = subject.model.config
         large = model.n_layers * model.d_model * (model.d_mlp * 3 + model.d_model * 4) > _LARGE_PARAMETERS
         mixed = large if config.resolution == "auto" else config.resolution == "mixed"
-        budget = config.budget or (20_000 if large else 400_000)
+        budget = config.budget or (24_000 if large else 400_000)
         return Plan(
             mixed=mixed,
             budget=budget,
             gate_share=0.7,
-            gates=GateConfig(steps=150, price_nats=1.5e-3, prompts=18) if large else None,
+            gates=GateConfig(steps=200, price_nats=1.5e-3, prompts=18) if large else None,
             refinement_budget=6_000 if large else 50_000,
             prompts=config.prompts or 256,
             test_prompts=min(config.prompts or 256, 48 if large else 256),
@@ -83,7 +83,7 @@ class Plan:
                 first_price=2e-4 if large else 1e-5,
                 most_divergence=1.5 if large else 4.0,
             ),
-            refinement=RefinementConfig(tolerance_nats=0.001),
+            refinement=RefinementConfig(tolerance_nats=0.0005),
         )
 
 

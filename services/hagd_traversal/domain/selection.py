@@ -20,6 +20,12 @@ class SizeScore:
 
     size: int
     preservation: float
+    standard_error: float = 0.0
+
+    @property
+    def cautious(self) -> float:
+        """What is trusted of it: one standard error less, since a choice among many sizes favours the lucky ones."""
+        return self.preservation - self.standard_error
 
 
 def rank_nodes(state: SearchState, importance: Float[Tensor, " node"]) -> list[int]:
@@ -59,19 +65,20 @@ def score_sizes(prepared: Prepared, ranking: Sequence[int], sizes: Sequence[int]
     misses = 0
     for size in sorted(sizes, reverse=True):
         circuit = nested(ranking, [size], len(prepared.universe))[0]
-        value = min(float(evaluate(prepared, circuit, setting).agreement.mean()) for setting in HEADLINE)
-        scores.append(SizeScore(size, value))
-        misses = misses + 1 if value < target else 0
+        agreements = [evaluate(prepared, circuit, setting).agreement for setting in HEADLINE]
+        worst = min(agreements, key=lambda agreement: float(agreement.mean()))
+        scores.append(SizeScore(size, float(worst.mean()), float(worst.std()) / len(worst) ** 0.5))
+        misses = misses + 1 if scores[-1].cautious < target else 0
         if misses == _MISSES:
             break
     return scores
 
 
 def choose_size(scores: Sequence[SizeScore], target: float) -> int:
-    """Give the smallest size that reaches the target and stays above it, else the best one."""
+    """Give the smallest size that reaches the target, cautiously, and stays above it; else the best one."""
     holding = None
     for score in sorted(scores, key=lambda s: s.size, reverse=True):
-        if score.preservation < target:
+        if score.cautious < target:
             break
         holding = score.size
-    return holding or max(scores, key=lambda s: (s.preservation, -s.size)).size
+    return holding or max(scores, key=lambda s: (s.cautious, -s.size)).size

@@ -160,3 +160,9 @@ def test_the_chosen_size_holds_the_target_from_there_upwards() -> None:
     assert choose_size(rising, 0.97) == 4
     assert choose_size(rising, 0.995) == 8
     assert candidate_sizes(50, 20)[-1] == 20
+
+
+def test_a_size_that_reaches_the_target_by_luck_alone_is_not_chosen() -> None:
+    scores = [SizeScore(4, 0.98, 0.02), SizeScore(8, 0.99, 0.01), SizeScore(16, 0.995, 0.005)]
+    assert choose_size(scores, 0.97) == 8
+    assert choose_size(scores, 0.999) == 16
