@@ -28,6 +28,7 @@ def extract(
     *,
     task: str | None = None,
     out: "str | Path | None" = None,
+    store: "str | Path | None" = None,
     threads: int | None = None,
     progress: bool = True,
     use: "Mapping[str, str] | None" = None,
@@ -41,6 +42,7 @@ def extract(
         pairs: a JSON Lines file of prompt pairs, or the pairs as mappings.
         task: a task by name, in place of `pairs`.
         out: run folder; by default one below `runs/` that the settings name.
+        store: folder of artifacts that runs share; by default that of `$HAGD_STORE`, else one inside the run folder.
         threads: CPU threads of the worker process; all by default.
         progress: show progress on stderr.
         use: place in the plan -> another installed stage, as `{"transcoder": "my-transcoder"}`.
@@ -60,6 +62,7 @@ def extract(
         pairs,
         task=task,
         out=out,
+        store=store,
         threads=threads,
         progress=progress,
         use=use,

@@ -115,6 +115,33 @@ def test_a_flag_goes_before_the_environment_and_that_before_the_file(
     assert hagd.extract("--dry-run", "--json").error["kind"] == "invalid-input"
 
 
+def test_runs_that_share_a_store_find_each_others_work(
+    hagd: CommandLine, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HAGD_STORE", "shared")
+    hagd.extract("--out", "x")
+    second = hagd.extract("--out", "y", "--json")
+
+    assert [stage["status"] for stage in second.data["run"]["stages"]] == ["cached"] * 5
+    assert (workplace / "shared" / "blobs").is_dir()
+    assert not list(workplace.glob("*/store"))
+    monkeypatch.delenv("HAGD_STORE")
+    assert hagd("verify", "y").code == hagd("run", "resume", "y").code == hagd.extract("--out", "y").code == 0
+
+
+def test_a_store_that_is_named_goes_before_that_of_the_environment_and_stays(
+    hagd: CommandLine, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HAGD_STORE", "theirs")
+    assert hagd.extract("--out", "x", "--store", "mine").code == 0
+    assert (workplace / "mine" / "blobs").is_dir()
+    assert not (workplace / "theirs").exists()
+
+    refused = hagd.extract("--out", "x", "--json")
+    assert refused.error["kind"] == "invalid-input"
+    assert "HAGD_STORE" in refused.error["hint"]
+
+
 BAD = {
     "no task": ([], "usage", 2, "--task"),
     "unknown task": (["--task", "chess"], "unknown-name", 2, "modular-addition"),

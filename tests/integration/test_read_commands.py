@@ -213,5 +213,9 @@ def test_python_gives_the_same_result_as_a_value(workplace: Path, monkeypatch: p
     assert result.to_html("v/page.html", cards=False).read_text().startswith("<!")
     assert "Verified" in result._repr_html_()
     assert hagd.open_run("v").verdict == "verified"
+    monkeypatch.setenv("HAGD_STORE", "shared")
+    hagd.extract(task="parity", out="u", progress=False, use=use)
+    hagd.extract(task="parity", out="t", store=workplace / "own", progress=False, use=use)
+    assert {path.parent.name for path in workplace.glob("*/blobs")} == {"shared", "own"}
     with pytest.raises(hagd.HagdError, match="no setting 'colour'"):
         hagd.extract(task="parity", colour="red")

@@ -39,7 +39,8 @@ class Services:
 
 @contextlib.contextmanager
 def services_up(root: Path) -> Generator[Services]:
-    command = [*MAIN, "up", "--root", str(root), "--port", "0", "--threads", "1", "--json", *USE]
+    command = [*MAIN, "up", "--root", str(root), "--store", str(root.parent / "artifacts"), "--port", "0"]
+    command += ["--threads", "1", "--json", *USE]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     out = process.stdout
     assert out is not None
@@ -82,6 +83,8 @@ def test_four_services_take_a_request_to_its_verdict_and_end_together(hagd: Comm
         again = hagd(*submit)
         assert again.data["run_id"] == answer.data["run_id"]
         assert hagd("verify", "root", "--json").data["verdict"] == "verified"
+        assert (workplace / "artifacts" / "blobs").is_dir()
+        assert not (workplace / "root" / "store").exists()
         asked = ["--address", str(services.rows["verification"]["address"]), "--json"]
         assert hagd("run", "status", answer.data["run_id"][:7], *asked).data == answer.data
         assert [entry["status"] for entry in hagd("run", "list", *asked).data] == ["verified"]

@@ -14,6 +14,7 @@ from hagd.cli.options import (
     QuietFlag,
     RunFolderArgument,
     RunIdOption,
+    StoreOption,
     ThreadsOption,
     UseOption,
     with_settings,
@@ -43,6 +44,7 @@ def register(app: typer.Typer) -> None:
 def extract(
     settings: "Settings",
     out: OutOption = None,
+    store: StoreOption = None,
     threads: ThreadsOption = None,
     use: UseOption = [],  # noqa: B006  # typer copies it
     dry_run: DryRunFlag = False,
@@ -57,17 +59,24 @@ def extract(
     if dry_run:
         write_plan(plan, folder, as_json=as_json)
         return
-    state = run_plan(folder, plan, EXTRACT, threads=threads, quiet=quiet)
+    state = run_plan(folder, plan, EXTRACT, store=store, threads=threads, quiet=quiet)
     report_extraction(folder, state, as_json=as_json)
 
 
 def run_plan(
-    folder: Path, plan: "tuple[PlanEntry, ...]", request_id: str, *, threads: int | None, quiet: bool
+    folder: Path,
+    plan: "tuple[PlanEntry, ...]",
+    request_id: str,
+    *,
+    store: str | None,
+    threads: int | None,
+    quiet: bool,
 ) -> "RunState":
     """Run a plan in its folder with progress on stderr; a failed stage raises its error."""
     from hagd.extraction.plan import PRINCIPAL  # noqa: PLC0415
     from hagd.extraction.running import run_request  # noqa: PLC0415
     from hagd.pipeline.request import Request  # noqa: PLC0415
+    from hagd.pipeline.shared_store import store_folder  # noqa: PLC0415
     from hagd.telemetry.progress import progress_view  # noqa: PLC0415
 
     command = shlex.join(["hagd", *sys.argv[1:]])
@@ -75,7 +84,7 @@ def run_plan(
     if not quiet:
         say(f"run folder {folder}")
     view = progress_view([entry.stage_id for entry in plan], quiet=quiet)
-    state = run_request(folder, request, view=view, threads=threads)
+    state = run_request(folder, request, view=view, store=store_folder(store), threads=threads)
     state.raise_for_failure()
     return state
 

@@ -13,6 +13,7 @@ from hagd.cli.options import (
     QuietFlag,
     RunFolderArgument,
     RunIdOption,
+    StoreOption,
     ThreadsOption,
     UseOption,
     with_settings,
@@ -43,6 +44,7 @@ ToOption = Annotated[Path | None, typer.Option("--to", "-o", help="File to write
 def build(
     settings: "Settings",
     out: OutOption = None,
+    store: StoreOption = None,
     threads: ThreadsOption = None,
     use: UseOption = [],  # noqa: B006  # typer copies it
     quiet: QuietFlag = False,
@@ -53,7 +55,7 @@ def build(
 
     plan = build_plan(settings, upto="coarsening", use=use_of(use))
     folder = out or default_folder(settings, plan)
-    state = run_plan(folder, plan, "graph-build", threads=threads, quiet=quiet)
+    state = run_plan(folder, plan, "graph-build", store=store, threads=threads, quiet=quiet)
     say(f"the graph is in {folder}")
     _write_summary(folder, state.run_id, as_json=as_json)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hagd.errors import UsageError
+from hagd.pipeline.shared_store import STORE_VARIABLE
 
 if TYPE_CHECKING:
     from hagd.extraction.settings import Settings
@@ -21,6 +22,15 @@ RunFolderArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The fold
 RunIdOption = Annotated[str | None, typer.Option("--run", help="Which run of a folder with several: start of its id.")]
 OutOption = Annotated[
     Path | None, typer.Option("--out", help="Run folder; by default one below runs/ that the settings name.")
+]
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="FOLDER",
+        envvar=STORE_VARIABLE,
+        help="Folder of artifacts that runs share; by default one inside the run folder.",
+    ),
 ]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads of the worker; all by default.")]
 QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]

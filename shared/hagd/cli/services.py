@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from hagd.cli.extraction import VERDICT_EXITS
-from hagd.cli.options import AddressOption, JsonFlag, QuietFlag, UseOption, with_settings
+from hagd.cli.options import AddressOption, JsonFlag, QuietFlag, StoreOption, UseOption, with_settings
 from hagd.cli.output import EXIT_FAILED, EXIT_OK, say, write_json, write_table
 from hagd.errors import UnavailableError
 
@@ -54,6 +54,7 @@ class Child:
 
 def up(
     root: Annotated[Path, typer.Option(help="Folder of log, store and runs; made when missing.")],
+    store: StoreOption = None,
     port: Annotated[int, typer.Option(min=0, max=65532, help="First of four ports; 0 takes free ones.")] = FIRST_PORT,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of each worker; all by default.")] = None,
     use: UseOption = [],  # noqa: B006  # typer copies it
@@ -62,11 +63,13 @@ def up(
     """Start the four services on loopback, print their addresses, and stop them on Ctrl-C."""
     from hagd.extraction.plan import use_of  # noqa: PLC0415
     from hagd.pipeline.folder import RunFolder  # noqa: PLC0415
+    from hagd.pipeline.shared_store import store_folder  # noqa: PLC0415
 
     swapped = use_of(use)
-    lock = RunFolder.prepare(root).lock()
+    kept = store_folder(store)
+    lock = RunFolder.prepare(root, kept).lock()
     try:
-        with _signals() as received, _children(root, port, threads, swapped) as children:
+        with _signals() as received, _children(root, kept, port, threads, swapped) as children:
             for child in children:
                 child.address = _read_address(child)
             rows = [{"service": child.name, "address": child.address, "pid": child.process.pid} for child in children]
@@ -102,13 +105,16 @@ def _signals() -> Generator[list[int]]:
 
 
 @contextlib.contextmanager
-def _children(root: Path, port: int, threads: int | None, swapped: Mapping[str, str]) -> Generator[list[Child]]:
+def _children(
+    root: Path, store: Path | None, port: int, threads: int | None, swapped: Mapping[str, str]
+) -> Generator[list[Child]]:
     """Start the services; end every one of them on the way out, by its process id."""
     children: list[Child] = []
     try:
         for number, name in enumerate(SERVICES):
             listen = f"127.0.0.1:{port + number if port else 0}"
             arguments = ["--root", str(root), "--listen", listen, "--until-eof"]
+            arguments += ["--store", str(store)] if store else []
             arguments += ["--threads", str(threads)] if threads else []
             if any(place in swapped for place in _PLACES[name]):
                 arguments += ["--stages", ",".join(swapped.get(place, place) for place in _PLACES[name])]

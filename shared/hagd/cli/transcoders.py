@@ -12,6 +12,7 @@ from hagd.cli.options import (
     QuietFlag,
     RunFolderArgument,
     RunIdOption,
+    StoreOption,
     ThreadsOption,
     UseOption,
     with_settings,
@@ -29,6 +30,7 @@ app = typer.Typer(help="Dictionaries of MLPs.", no_args_is_help=True)
 def train(
     settings: "Settings",
     out: OutOption = None,
+    store: StoreOption = None,
     threads: ThreadsOption = None,
     use: UseOption = [],  # noqa: B006  # typer copies it
     quiet: QuietFlag = False,
@@ -39,7 +41,7 @@ def train(
 
     plan = build_plan(settings, upto="transcoder", use=use_of(use))
     folder = out or default_folder(settings, plan)
-    state = run_plan(folder, plan, "transcoder-train", threads=threads, quiet=quiet)
+    state = run_plan(folder, plan, "transcoder-train", store=store, threads=threads, quiet=quiet)
     say(f"dictionaries are in {folder}")
     _write_quality(folder, state.run_id, as_json=as_json)
 

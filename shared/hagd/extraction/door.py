@@ -13,6 +13,7 @@ from hagd.extraction.result import Extraction
 from hagd.extraction.running import run_request
 from hagd.extraction.settings import STAGES, Settings
 from hagd.pipeline.request import Request
+from hagd.pipeline.shared_store import store_folder
 from hagd.telemetry.progress import ProgressView, progress_view
 
 Pairs = str | Path | Iterable[Mapping[str, Any]]
@@ -26,6 +27,7 @@ def extract(
     *,
     task: str | None,
     out: str | Path | None,
+    store: str | Path | None,
     threads: int | None,
     progress: bool | ProgressView,
     use: Mapping[str, str] | None,
@@ -45,7 +47,7 @@ def extract(
         else progress
     )
     request = Request(PRINCIPAL, EXTRACT, plan, labels={"command": "hagd.extract"})
-    state = run_request(folder, request, view=view, threads=threads)
+    state = run_request(folder, request, view=view, store=store_folder(store), threads=threads)
     state.raise_for_failure()
     return Extraction.open(folder, state.run_id)
 

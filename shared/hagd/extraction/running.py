@@ -51,10 +51,19 @@ def run_request(
     request: Request,
     *,
     view: ProgressView | None = None,
+    store: Path | None = None,
     threads: int | None = None,
     stages: Mapping[str, StageSpec] | None = None,
 ) -> RunState:
     """Run a request to its outcome in `root`, going on where an earlier call was interrupted.
+
+    Args:
+        root: the run folder.
+        request: what to run.
+        view: shows the progress; nothing when None.
+        store: folder of artifacts that runs share; that of the run folder when None.
+        threads: CPU threads of the worker process; all that may be used when None.
+        stages: the stages by id; the installed ones when None.
 
     Raises:
         HagdError: what `EmbeddedRuntime` and its `run` raise; a stage that fails ends in the state's outcome instead.
@@ -64,7 +73,7 @@ def run_request(
     progress = StageProgress([entry.stage_id for entry in request.plan], shown)
     # Only the stages of the plan: another one that is broken must not stand in the way.
     stages = {entry.stage_id: find_stage(entry.stage_id, stages) for entry in request.plan}
-    with stopped_by_sigterm(), EmbeddedRuntime(root, threads=threads, stages=stages) as runtime, shown:
+    with stopped_by_sigterm(), EmbeddedRuntime(root, store=store, threads=threads, stages=stages) as runtime, shown:
         state = runtime.run(request, progress.update)
         progress.end(state)
     return state

@@ -54,7 +54,7 @@ class RunFolder:
         if store is not None and folder.store_path != store.absolute():
             raise InvalidInputError(
                 f"the run in {root} keeps its artifacts in {folder.store_path}, not in {store}",
-                "leave the store out, or choose another folder",
+                "leave the store out (--store, HAGD_STORE), or choose another folder",
             )
         return folder
 

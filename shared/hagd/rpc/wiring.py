@@ -17,7 +17,7 @@ from google.longrunning import operations_pb2_grpc
 from hagd.artifacts.clock import SystemClock
 from hagd.artifacts.leases import LeaseTable
 from hagd.artifacts.store import ArtifactStore
-from hagd.errors import HagdError
+from hagd.errors import HagdError, UsageError
 from hagd.events.log import EventLog
 from hagd.events.sqlite import SqliteEventLog
 from hagd.execution.process import ProcessExecutor
@@ -27,6 +27,7 @@ from hagd.pipeline.loop import StageLoop
 from hagd.pipeline.request import Request
 from hagd.pipeline.router import RequestRouter
 from hagd.pipeline.runs import RunStore
+from hagd.pipeline.shared_store import store_folder
 from hagd.pipeline.stages import GROUP, find_stage
 from hagd.pipeline.state import RunState
 from hagd.pipeline.submission import announce, submit
@@ -47,6 +48,8 @@ class ServiceConfig:
     """The folder of log, store and runs, shared by all services of a machine."""
     listen: str
     """`host:port`; port 0 takes a free one."""
+    store: Path | None = None
+    """Folder of artifacts shared with other roots; inside `root` when None."""
     threads: int | None = None
     """CPU threads of the worker process; all that may be used when None."""
     stages: tuple[str, ...] = ()
@@ -56,11 +59,12 @@ class ServiceConfig:
 
 
 def parse_arguments(program: str, port: int, arguments: Sequence[str] | None = None) -> ServiceConfig:
-    """Read the command line of a service; HAGD_ROOT, HAGD_LISTEN and HAGD_THREADS stand in for missing options."""
+    """Read the command line of a service; HAGD_ROOT, _STORE, _LISTEN and _THREADS stand in for missing options."""
     environment = os.environ
     threads = environment.get("HAGD_THREADS")
     parser = argparse.ArgumentParser(prog=f"python -m {program}")
     parser.add_argument("--root", type=Path, default=environment.get("HAGD_ROOT"), help="folder of log, store and runs")
+    parser.add_argument("--store", help="folder of artifacts shared with other roots; inside the root by default")
     parser.add_argument("--listen", default=environment.get("HAGD_LISTEN", f"127.0.0.1:{port}"), help="host:port")
     parser.add_argument("--threads", type=int, default=int(threads) if threads else None, help="threads of the worker")
     parser.add_argument("--stages", default="", help="installed stages to run in place of its own, comma-separated")
@@ -68,8 +72,12 @@ def parse_arguments(program: str, port: int, arguments: Sequence[str] | None = N
     given = parser.parse_args(arguments)
     if given.root is None:
         parser.error("--root or HAGD_ROOT is needed")
+    try:
+        store = store_folder(given.store)
+    except UsageError as error:
+        parser.error(f"{error.message}: {error.hint}")
     stages = tuple(name for name in given.stages.split(",") if name)
-    return ServiceConfig(Path(given.root), given.listen, given.threads, stages, given.until_eof)
+    return ServiceConfig(Path(given.root), given.listen, store, given.threads, stages, given.until_eof)
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,7 @@ class Wiring:
             NotARunError: the folder holds something else.
             StoreFullError, UnavailableError, CorruptArtifactError: the folder, its store or its log.
         """
-        folder = RunFolder.prepare(config.root)
+        folder = RunFolder.prepare(config.root, config.store)
         store, runs = folder.open_store(), folder.open_runs()
         log = SqliteEventLog(folder.log_path)
         executor = ProcessExecutor(threads=config.threads, log_path=folder.worker_log_path)
