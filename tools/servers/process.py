@@ -54,7 +54,7 @@ class ServerProcess:
             raise RuntimeError(f"{self.name} does not run")
         return self._server.pid
 
-    def start(self, is_ready: Callable[[], bool], seconds: float = 90.0) -> None:
+    def start(self, is_ready: Callable[[], bool], seconds: float = 300.0) -> None:
         """Start it and wait until it is ready.
 
         Raises:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final
 import typer
 
 import hagd
-from hagd.cli import circuits, dead_letters, extraction, graphs, health, runs, services, stores, transcoders
+from hagd.cli import admin, circuits, dead_letters, extraction, graphs, health, runs, services, stores, transcoders
 from hagd.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, say, write_error, write_line
 from hagd.errors import HagdError, InvalidInputError, UsageError
 
@@ -48,6 +48,7 @@ def root(
 extraction.register(app)
 services.register(app)
 health.register(app)
+app.add_typer(admin.app, name="admin")
 app.add_typer(runs.app, name="run")
 app.add_typer(dead_letters.app, name="dlq")
 app.add_typer(graphs.app, name="graph")

@@ -6,7 +6,6 @@ from typing import Final, Protocol
 
 from hagd.events.envelope import Envelope
 
-
 Position = Mapping[int, int]
 """Where an observer of a topic stands: the next offset of each partition. One that is not named is read from 0."""
 START: Final[Position] = {}

@@ -1,0 +1,236 @@
+"""Working off a topic of Kafka: one thread owns the consumer, fetches ahead, and commits what is done.
+
+The thread never computes and polls all the time, so that membership of the group does not depend on how long an event
+takes. It stops fetching a partition while its window is full, and takes it up again later. What it shares with the
+threads that claim is guarded by one condition.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+from kafka import ConsumerRebalanceListener, KafkaConsumer
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import KafkaError
+from kafka.structs import OffsetAndMetadata, TopicPartition
+
+from hagd.errors import HagdError
+from hagd.events.kafka.settings import MAX_RECORD_BYTES, KafkaSettings, no_topic, translate
+from hagd.events.kafka.window import Held, PartitionWindow
+from hagd.events.topics import RETRY_TIERS, retry_topic
+
+ATTEMPTS_HEADER: Final = "hagd-attempts"
+NOT_BEFORE_HEADER: Final = "hagd-not-before"
+_POLL_MS: Final = 100
+_BATCH: Final = 64
+_COMMIT_MS: Final = 5_000
+_FIRST_BACKOFF_SECONDS: Final = 0.1
+_LONGEST_BACKOFF_SECONDS: Final = 5.0
+_CLOSE_MS: Final = 5_000
+_LOG: Final = logging.getLogger(__name__)
+
+
+class TopicConsumer:
+    """A member of the group that works off one topic and its retry topics."""
+
+    def __init__(self, topic: str, settings: KafkaSettings, changed: threading.Condition) -> None:
+        """Start the thread, which joins the group in its own time.
+
+        `changed` guards `windows`, `tiers` and `trouble`, and is notified whenever one of them changes.
+        """
+        self.topic = topic
+        self.windows: dict[tuple[str, int], PartitionWindow] = {}
+        """The partitions that are ours and of which something was fetched."""
+        self.tiers: frozenset[float] = frozenset()
+        """The retry tiers that have topics."""
+        self.trouble: HagdError | None = None
+        """What keeps the thread from its work, or None."""
+        self._settings, self._changed = settings, changed
+        self._owned: set[tuple[str, int]] = set()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._work, name=f"kafka-{topic}", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Commit what is done, leave the group, end the thread."""
+        self._closing.set()
+        self._thread.join()
+
+    def gain(self, places: Iterable[tuple[str, int]]) -> None:
+        """Take in partitions: what is fetched of them is ours to work off."""
+        with self._changed:
+            self._owned |= set(places)
+
+    def lose(self, places: Iterable[tuple[str, int]]) -> None:
+        """Forget partitions: claims on their events are lost, and nothing of them is committed any more."""
+        with self._changed:
+            for place in set(places):
+                self._owned.discard(place)
+                self.windows.pop(place, None)
+
+    def finished(self) -> dict[tuple[str, int], int]:
+        """Give what Kafka does not know yet: the lowest unfinished offset of each partition that moved on."""
+        with self._changed:
+            lowest = {place: window.lowest() for place, window in self.windows.items()}
+            return {place: offset for place, offset in lowest.items() if offset > self.windows[place].committed}
+
+    def _work(self) -> None:
+        """Work until closed; make the consumer anew, after a pause, whenever it is beyond use."""
+        backoff = _FIRST_BACKOFF_SECONDS
+        while not self._closing.is_set():
+            try:
+                consumer = self._open()
+            except (KafkaError, OSError, HagdError) as error:
+                self._tell(error if isinstance(error, HagdError) else translate(error, self._settings.servers))
+                self._closing.wait(backoff)
+                backoff = min(2 * backoff, _LONGEST_BACKOFF_SECONDS)
+                continue
+            backoff = _FIRST_BACKOFF_SECONDS
+            try:
+                self._consume(consumer)
+            finally:
+                with suppress(KafkaError):
+                    consumer.close(autocommit=False, timeout_ms=_CLOSE_MS)
+                self.lose(self._owned)
+
+    def _open(self) -> KafkaConsumer:
+        consumer = KafkaConsumer(
+            **self._settings.options(),
+            group_id=f"{self._settings.group_prefix}{self.topic}",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            allow_auto_create_topics=False,
+            partition_assignment_strategy=[CooperativeStickyAssignor],
+            session_timeout_ms=int(self._settings.session_timeout_seconds * 1000),
+            heartbeat_interval_ms=int(self._settings.session_timeout_seconds * 1000 / 6),
+            fetch_max_wait_ms=_POLL_MS,
+            max_partition_fetch_bytes=2 * MAX_RECORD_BYTES,
+            fetch_max_bytes=4 * MAX_RECORD_BYTES,
+        )
+        try:
+            there: set[str] = consumer.topics()
+            if self.topic not in there:
+                raise no_topic(self.topic, self._settings.servers)
+            tiers = {tier for tier in RETRY_TIERS if retry_topic(self.topic, tier) in there}
+            topics = [self.topic, *(retry_topic(self.topic, tier) for tier in tiers)]
+            consumer.subscribe(topics, listener=_Listener(self, consumer))
+        except BaseException:
+            consumer.close(autocommit=False, timeout_ms=_CLOSE_MS)
+            raise
+        with self._changed:
+            self.tiers = frozenset(tiers)
+        return consumer
+
+    def _consume(self, consumer: KafkaConsumer) -> None:
+        """Poll and commit until closed, or until the consumer has failed for too long to go on with it."""
+        failing_since: float | None = None
+        committed_at, backoff = 0.0, _FIRST_BACKOFF_SECONDS
+        while not self._closing.is_set():
+            try:
+                self._hold_back(consumer)
+                self._take(consumer.poll(timeout_ms=_POLL_MS, max_records=_BATCH))
+                if time.monotonic() - committed_at >= self._settings.commit_seconds:
+                    self._commit(consumer)
+                    committed_at = time.monotonic()
+            except (KafkaError, OSError) as error:
+                # Joins fail in passing ways; only one that does so for long is worth a new consumer.
+                _LOG.info("consumer of %s: %s: %s", self.topic, type(error).__name__, error)
+                self._tell(translate(error, self._settings.servers))
+                failing_since = failing_since or time.monotonic()
+                if time.monotonic() - failing_since > self._settings.session_timeout_seconds:
+                    return
+                self._closing.wait(backoff)
+                backoff = min(2 * backoff, _LONGEST_BACKOFF_SECONDS)
+            else:
+                failing_since, backoff = None, _FIRST_BACKOFF_SECONDS
+                self._tell(None)
+        with suppress(KafkaError, OSError):
+            self._commit(consumer)
+
+    def _hold_back(self, consumer: KafkaConsumer) -> None:
+        """Fetch those partitions whose window has room, and no others, also of those assigned a moment ago."""
+        with self._changed:
+            full = {TopicPartition(*place) for place, window in self.windows.items() if window.is_full(_BATCH)}
+        assigned: set[TopicPartition] = consumer.assignment()
+        paused: set[TopicPartition] = consumer.paused()
+        if pause := (full & assigned) - paused:
+            consumer.pause(*pause)
+        if resume := (paused & assigned) - full:
+            consumer.resume(*resume)
+
+    def _take(self, fetched: Mapping[TopicPartition, list[Any]]) -> None:
+        if not fetched:
+            return
+        with self._changed:
+            for partition, records in fetched.items():
+                place = (partition.topic, partition.partition)
+                # What was fetched before the partition went away is somebody else's now.
+                if place not in self._owned:
+                    continue
+                window = self.windows.setdefault(place, PartitionWindow(records[0].offset))
+                for record in records:
+                    window.add(_held(record))
+            self._changed.notify_all()
+
+    def _commit(self, consumer: KafkaConsumer) -> None:
+        done = self.finished()
+        if not done:
+            return
+        consumer.commit(_offsets(done), timeout_ms=_COMMIT_MS)
+        with self._changed:
+            for place, offset in done.items():
+                if place in self.windows:
+                    self.windows[place].committed = offset
+
+    def _tell(self, trouble: HagdError | None) -> None:
+        with self._changed:
+            if (self.trouble is None) != (trouble is None):
+                self._changed.notify_all()
+            self.trouble = trouble
+
+
+class _Listener(ConsumerRebalanceListener):
+    """Hears of partitions that come and go. Called by a thread of the client, which must not be kept waiting."""
+
+    def __init__(self, owner: TopicConsumer, consumer: KafkaConsumer) -> None:
+        self._owner, self._consumer = owner, consumer
+
+    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        self._owner.gain((it.topic, it.partition) for it in assigned)
+
+    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        places = {(it.topic, it.partition) for it in revoked}
+        done = {place: offset for place, offset in self._owner.finished().items() if place in places}
+        self._owner.lose(places)
+        if done:
+            # Not waited for; if it comes to nothing, the next owner meets a few events that are done already.
+            self._consumer.commit_async(_offsets(done))
+
+    def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
+        self._owner.lose((it.topic, it.partition) for it in lost)
+
+
+def _offsets(done: Mapping[tuple[str, int], int]) -> dict[TopicPartition, OffsetAndMetadata]:
+    return {TopicPartition(*place): OffsetAndMetadata(offset, "", -1) for place, offset in done.items()}
+
+
+def _held(record: Any) -> Held:
+    headers: dict[str, bytes] = dict(record.headers)
+    return Held(
+        record.offset,
+        record.value,
+        record.timestamp / 1000,
+        attempts=int(_number(headers.get(ATTEMPTS_HEADER))),
+        free_at=_number(headers.get(NOT_BEFORE_HEADER)),
+    )
+
+
+def _number(text: bytes | None) -> float:
+    """Read a number from a header; 0 when it is none, because anybody may have written it."""
+    try:
+        return float(text or b"0")
+    except ValueError:
+        return 0.0

@@ -1,0 +1,83 @@
+"""Writing to Kafka, durable on return: all in-sync replicas have the record. Safe to use from several threads.
+
+The idempotent producer of the client cannot go on after most errors, so it is closed and made anew after any. A record
+whose fate was not learned may then be there twice; readers tell events apart by id.
+"""
+
+import threading
+from collections.abc import Sequence
+from typing import Any, Final
+
+from kafka import KafkaProducer
+from kafka.errors import KafkaError, MessageSizeTooLargeError
+
+from hagd.errors import InvalidInputError, UnavailableError
+from hagd.events.envelope import MAX_EVENT_BYTES
+from hagd.events.kafka.settings import MAX_RECORD_BYTES, KafkaSettings, translated
+
+_CLOSE_SECONDS: Final = 1.0
+Headers = Sequence[tuple[str, bytes]]
+
+
+class KafkaWriter:
+    """A producer that is made when it is first needed."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._producer: KafkaProducer | None = None
+        self._closed = False
+        self._lock = threading.Lock()
+
+    def write(self, topic: str, key: str, value: bytes | None, headers: Headers = ()) -> None:
+        """Append a record and wait until it is safe.
+
+        Raises:
+            InvalidInputError: the record is too large.
+            UnavailableError: the brokers do not answer, refuse, or have no such topic.
+        """
+        if value is not None and len(value) > MAX_EVENT_BYTES:
+            raise InvalidInputError(f"the event has {len(value)} bytes, at most {MAX_EVENT_BYTES} are carried")
+        with translated(self._settings.servers):
+            producer = self._opened()
+            try:
+                future = producer.send(topic, value, key.encode(), list(headers))
+                future.get(self._settings.delivery_timeout_seconds)
+            except MessageSizeTooLargeError:
+                raise
+            except KafkaError:
+                self._discard(producer)
+                raise
+
+    def close(self) -> None:
+        """Stop; later writes raise UnavailableError."""
+        with self._lock:
+            self._closed = True
+            producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.close(self._settings.delivery_timeout_seconds)
+
+    def _opened(self) -> KafkaProducer:
+        with self._lock:
+            if self._closed:
+                raise UnavailableError("the event log is closed", "open it again")
+            if self._producer is None:
+                self._producer = KafkaProducer(**self._options())
+            return self._producer
+
+    def _discard(self, producer: KafkaProducer) -> None:
+        with self._lock:
+            if self._producer is producer:
+                self._producer = None
+        # Whoever else waits for it gets an error at once, and writes again through the next one.
+        producer.close(_CLOSE_SECONDS)
+
+    def _options(self) -> dict[str, Any]:
+        timeout_ms = int(self._settings.delivery_timeout_seconds * 1000)
+        return self._settings.options() | {
+            "acks": "all",
+            "enable_idempotence": True,
+            "allow_auto_create_topics": False,
+            "max_request_size": MAX_RECORD_BYTES,
+            "delivery_timeout_ms": timeout_ms,
+            "max_block_ms": timeout_ms,
+        }
