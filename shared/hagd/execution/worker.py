@@ -14,15 +14,34 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, Final
 
 from hagd.artifacts.location import open_store
 from hagd.errors import HagdError
+from hagd.execution.executor import TaskProgress
 from hagd.execution.running import run_task
 from hagd.execution.wire import failure_of, read_frame, result_to_json, task_from_json, write_frame
 
 THREADS_VARIABLE: Final = "HAGD_WORKER_THREADS"
 _PROGRESS_SECONDS: Final = 0.1
+
+
+def answer_task(
+    task: Mapping[str, Any],
+    store: str,
+    on_progress: TaskProgress,
+    should_stop: Callable[[], bool],
+    threads: int | None,
+) -> dict[str, Any]:
+    """Run a task given as JSON on the store at an address; give a result or a failure as JSON, and raise nothing."""
+    try:
+        result = run_task(task_from_json(task), open_store(store), on_progress, should_stop, threads)
+        return {"type": "result", "result": result_to_json(result)}
+    except Exception as error:
+        if not isinstance(error, HagdError):
+            traceback.print_exc()
+        return {"type": "failure", "failure": failure_of(error).to_json()}
 
 
 class _Worker:
@@ -50,14 +69,7 @@ class _Worker:
         os._exit(0)
 
     def _answer(self, message: dict[str, Any]) -> dict[str, Any]:
-        try:
-            store, task = open_store(message["store"]), task_from_json(message["task"])
-            result = run_task(task, store, self._progress, self._stop.is_set, self._threads)
-            return {"type": "result", "result": result_to_json(result)}
-        except Exception as error:
-            if not isinstance(error, HagdError):
-                traceback.print_exc()
-            return {"type": "failure", "failure": failure_of(error).to_json()}
+        return answer_task(message["task"], message["store"], self._progress, self._stop.is_set, self._threads)
 
     def _progress(self, done: float, total: float, message: str) -> None:
         now = time.monotonic()

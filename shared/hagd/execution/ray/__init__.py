@@ -1,0 +1,1 @@
+"""Tasks on a Ray cluster: a pool of actors that is made when work comes and goes when none does."""
