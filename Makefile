@@ -41,7 +41,7 @@ demo: $(READY)  ## modular addition 113: four stages, verdict, picture
 demo-llm: $(MODEL)  ## SmolLM2-135M: indirect objects and facts, circuits of mixed resolution
 	$(BIN)/hagd extract --task ioi --model smollm2 --dictionary neurons --sizes 200,347 --out $(RUNS)/ioi || test $$? -eq 3
 	$(BIN)/hagd show $(RUNS)/ioi
-	$(BIN)/hagd extract --task facts --model smollm2 --dictionary neurons --sizes 200,347 --budget 8000 --draws 99 --out $(RUNS)/facts || test $$? -eq 3
+	$(BIN)/hagd extract --task facts --model smollm2 --dictionary neurons --sizes 200,347 --budget 8000 --out $(RUNS)/facts || test $$? -eq 3
 	$(BIN)/hagd show $(RUNS)/facts
 
 # The tests of the report need a browser; with HAGD_REQUIRE_BROWSER=1, as in CI, they fail without one.

@@ -1,7 +1,8 @@
 """Train the network that ships with the package: `python -m hagd_traversal.membership.training`.
 
 Examples are small models trained here and planted graphs. Before the final fit, networks that have not seen a task,
-or a model, are compared with influence and with models without a graph; the numbers travel in the checkpoint.
+or a model, are compared with influence and with models without a graph; the numbers travel in the checkpoint and
+stand in the model card that is written beside it.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 
 from hagd.errors import HagdError, UsageError
+from hagd_traversal.membership.card import write_card
 from hagd_traversal.membership.examples import Example, planted_examples
 from hagd_traversal.membership.features import NODE_FEATURES
 from hagd_traversal.membership.fitting import FittingConfig, calibrate, fit
@@ -58,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             real = real_examples(RECIPES, Path(folder), _tell)
         network, described = train(real, options.seed, FittingConfig(steps=options.steps), _tell)
         save_network(network, options.out, described)
+        write_card(described, COMMAND, options.out)
     except HagdError as error:
         sys.stderr.write(f"{error.message}\n{error.hint}\n")
         return error.exit_code

@@ -40,13 +40,13 @@ class Protocol:
         stop = 10 if (large if sequential is None else sequential) else None
         if large:
             return Protocol(
-                draws=draws or 199,
+                draws=draws or 99,
                 uniform_draws=min(49, draws or 49),
                 stop_after=stop,
                 null_prompts=null_prompts or 24,
                 null_donors=1,
                 side_prompts=64,
-                curve_prompts=32,
+                curve_prompts=24,
                 edge_prompts=48,
                 edge_draws=4,
                 random_edge_prompts=24,
