@@ -19,7 +19,7 @@ from hagd.api.extraction.v1 import extraction_pb2
 from hagd.api.run.v1 import run_pb2
 from hagd.api.transcoder.v1 import transcoder_pb2_grpc
 from hagd.errors import HagdError, InvalidInputError, RunConflictError, UnavailableError, UnknownNameError
-from hagd.execution.inline import InlineExecutor
+from hagd.execution.selection import ExecutorSettings
 from hagd.pipeline.request import PlanEntry, Request
 from hagd.rpc.client import StageClient
 from hagd.rpc.codec import request_to_proto, run_from_proto
@@ -48,9 +48,8 @@ class Served:
 
 
 @pytest_asyncio.fixture
-async def served(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
-    monkeypatch.setattr("hagd.rpc.wiring.ProcessExecutor", lambda **_: InlineExecutor())
-    wiring = Wiring.open(ServiceConfig(workplace / "root", "127.0.0.1:0", threads=1))
+async def served(workplace: Path) -> AsyncIterator[Served]:
+    wiring = Wiring.open(ServiceConfig(workplace / "root", "127.0.0.1:0", executor=ExecutorSettings("inline")))
     service = wiring.service(STAGES)
 
     def register(server: grpc.aio.Server) -> None:

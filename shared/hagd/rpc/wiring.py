@@ -5,7 +5,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +20,8 @@ from hagd.artifacts.store import ArtifactStore
 from hagd.errors import HagdError, UsageError
 from hagd.events.log import EventLog
 from hagd.events.sqlite import SqliteEventLog
-from hagd.execution.process import ProcessExecutor
+from hagd.execution.executor import Executor
+from hagd.execution.selection import ExecutorSettings, add_executor_options, executor_of, open_executor
 from hagd.pipeline.contract import StageSpec
 from hagd.pipeline.folder import RunFolder
 from hagd.pipeline.loop import StageLoop
@@ -51,22 +52,25 @@ class ServiceConfig:
     store: Path | None = None
     """Folder of artifacts shared with other roots; inside `root` when None."""
     threads: int | None = None
-    """CPU threads of the worker process; all that may be used when None."""
+    """CPU threads of each worker; all that may be used, shared out, when None."""
     stages: tuple[str, ...] = ()
     """Installed stages to run in place of the service's own; empty for its own."""
     until_eof: bool = False
     """Stop when stdin ends, so that no service outlives the process that started it."""
+    executor: ExecutorSettings = field(default_factory=ExecutorSettings)
+    """Where tasks run, and how many at a time."""
 
 
 def parse_arguments(program: str, port: int, arguments: Sequence[str] | None = None) -> ServiceConfig:
-    """Read the command line of a service; HAGD_ROOT, _STORE, _LISTEN and _THREADS stand in for missing options."""
+    """Read the command line of a service; a missing option is looked for as HAGD_ROOT, HAGD_LISTEN and so on."""
     environment = os.environ
     threads = environment.get("HAGD_THREADS")
     parser = argparse.ArgumentParser(prog=f"python -m {program}")
     parser.add_argument("--root", type=Path, default=environment.get("HAGD_ROOT"), help="folder of log, store and runs")
     parser.add_argument("--store", help="folder of artifacts shared with other roots; inside the root by default")
     parser.add_argument("--listen", default=environment.get("HAGD_LISTEN", f"127.0.0.1:{port}"), help="host:port")
-    parser.add_argument("--threads", type=int, default=int(threads) if threads else None, help="threads of the worker")
+    parser.add_argument("--threads", type=int, default=int(threads) if threads else None, help="threads of a worker")
+    add_executor_options(parser, environment)
     parser.add_argument("--stages", default="", help="installed stages to run in place of its own, comma-separated")
     parser.add_argument("--until-eof", action="store_true", help="stop when stdin ends")
     given = parser.parse_args(arguments)
@@ -74,10 +78,11 @@ def parse_arguments(program: str, port: int, arguments: Sequence[str] | None = N
         parser.error("--root or HAGD_ROOT is needed")
     try:
         store = store_folder(given.store)
+        executor = executor_of(given, given.threads)
     except UsageError as error:
         parser.error(f"{error.message}: {error.hint}")
     stages = tuple(name for name in given.stages.split(",") if name)
-    return ServiceConfig(Path(given.root), given.listen, store, given.threads, stages, given.until_eof)
+    return ServiceConfig(Path(given.root), given.listen, store, given.threads, stages, given.until_eof, executor)
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,9 @@ class Wiring:
     store: ArtifactStore
     runs: RunStore
     log: EventLog
-    executor: ProcessExecutor
+    executor: Executor
+    workers: int = 1
+    """Tasks at a time, each with a loop of its own for every stage."""
 
     @staticmethod
     def open(config: ServiceConfig) -> "Wiring":
@@ -96,12 +103,13 @@ class Wiring:
         Raises:
             NotARunError: the folder holds something else.
             StoreFullError, UnavailableError, CorruptArtifactError: the folder, its store or its log.
+            UsageError: an executor that is not installed.
         """
         folder = RunFolder.prepare(config.root, config.store)
         store, runs = folder.open_store(), folder.open_runs()
         log = SqliteEventLog(folder.log_path)
-        executor = ProcessExecutor(threads=config.threads, log_path=folder.worker_log_path)
-        return Wiring(store, runs, log, executor)
+        executor = open_executor(config.executor, config.threads, folder.worker_log_path)
+        return Wiring(store, runs, log, executor, config.executor.workers)
 
     def submit(self, request: Request) -> RunState:
         """Write a request and its event; a run that failed or was cancelled is opened again."""
@@ -130,6 +138,7 @@ class Wiring:
                 spec, self.log, self.store, self.runs, self.executor, LeaseTable(self.store, clock), clock, stop=stop
             )
             for spec in service.stages.values()
+            for _ in range(self.workers)
         ]
 
         def register_all(server: grpc.aio.Server) -> None:
