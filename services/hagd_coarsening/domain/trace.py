@@ -84,7 +84,8 @@ def trace_prompts(subject: Subject, prompts: DonorPrompts) -> Trace:
     n_pos = batch.clean.shape[1]
     rotary, everywhere = model.rotary(n_pos), torch.arange(n_pos, device=batch.clean.device)
     direction = model.unembed.T[batch.answers] - model.unembed.T[batch.foils].mean(-2)
-    heads, patterns, mlp_in, mlps, attention_in, attention_scale, mlp_scale = [], [], [], [], [], [], []
+    heads, written, patterns, mlp_in, mlps = [], [], [], [], []
+    attention_in, attention_scale, mlp_scale = [], [], []
     with torch.enable_grad():
         embed = model.embed[batch.clean].detach().requires_grad_()
         resid = embed + model.position_part(n_pos)
@@ -94,7 +95,8 @@ def trace_prompts(subject: Subject, prompts: DonorPrompts) -> Trace:
             z, pattern = attend(block.attention, attention_in[-1], rotary, everywhere)
             heads.append(z)
             patterns.append(pattern)
-            resid = resid + project_heads(block.attention, z)
+            written.append(project_heads(block.attention, z))
+            resid = resid + written[-1]
             mlp_scale.append(block.norm_mlp.scale(resid.detach()))
             mlp_in.append(block.norm_mlp(resid))
             mlps.append(block.mlp(mlp_in[-1]))
@@ -102,9 +104,9 @@ def trace_prompts(subject: Subject, prompts: DonorPrompts) -> Trace:
         logits = model.logits(resid[:, list(answers)])
         metric = _metric(logits, batch)
         found = torch.autograd.grad(metric.sum(), [embed, *heads, *mlps], materialize_grads=True)
-    clean = Activations(embed, tuple(heads), tuple(patterns), tuple(mlp_in), tuple(mlps), {}, {}, {}, logits).map(
-        torch.Tensor.detach
-    )
+    clean = Activations(
+        embed, tuple(heads), tuple(written), tuple(patterns), tuple(mlp_in), tuple(mlps), {}, {}, {}, logits
+    ).map(torch.Tensor.detach)
     clean = with_dictionaries(subject, clean)
     n_layers = model.config.n_layers
     return Trace(

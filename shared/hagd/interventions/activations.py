@@ -34,6 +34,8 @@ class Activations:
     embed: Float[Tensor, "batch pos d_model"]
     heads: tuple[Float[Tensor, "batch pos head d_head"], ...]
     """Per layer: head outputs before `w_o`."""
+    attention_out: tuple[Float[Tensor, "batch pos d_model"], ...]
+    """Per layer: what all heads together write, output bias included."""
     patterns: tuple[Float[Tensor, "batch head pos pos"], ...]
     """Per layer: attention probabilities; empty where they were not asked for."""
     mlp_in: tuple[Float[Tensor, "batch pos d_model"], ...]
@@ -49,6 +51,7 @@ class Activations:
         return Activations(
             embed=transform(self.embed),
             heads=tuple(map(transform, self.heads)),
+            attention_out=tuple(map(transform, self.attention_out)),
             patterns=tuple(map(transform, self.patterns)),
             mlp_in=tuple(map(transform, self.mlp_in)),
             mlp_out=tuple(map(transform, self.mlp_out)),
@@ -67,13 +70,17 @@ class Activations:
         return replace(self.map(lambda value: value.mean(0, keepdim=True)), patterns=())
 
     def zero(self, subject: Subject) -> "Activations":
-        """Set every node to zero (zero ablation); a refined MLP keeps the decoder bias, which is no node."""
+        """Set every node to zero (zero ablation); output and decoder biases stay, since they are no nodes."""
         zeroed = replace(self.map(lambda value: torch.zeros_like(value[:1])), patterns=())
         mlp_out = tuple(
             out + subject.dictionaries[layer].b_dec if layer in subject.dictionaries else out
             for layer, out in enumerate(zeroed.mlp_out)
         )
-        return replace(zeroed, mlp_out=mlp_out)
+        biases = (block.attention.b_o for block in subject.model.blocks)
+        attention_out = tuple(
+            out if bias is None else out + bias for out, bias in zip(zeroed.attention_out, biases, strict=True)
+        )
+        return replace(zeroed, mlp_out=mlp_out, attention_out=attention_out)
 
 
 @torch.no_grad()
@@ -95,13 +102,14 @@ def record(
     everywhere = torch.arange(n_pos, device=tokens.device)
     embed = model.embed[tokens]
     resid = embed + model.position_part(n_pos)
-    heads, patterns, mlp_in, mlp_out = [], [], [], []
+    heads, attention_out, patterns, mlp_in, mlp_out = [], [], [], [], []
     features: dict[int, Tensor] = {}
     errors: dict[int, Tensor] = {}
     skips: dict[int, Tensor] = {}
     for layer, block in enumerate(model.blocks):
         z, pattern = attend(block.attention, block.norm_attention(resid), rotary, everywhere)
-        resid = resid + project_heads(block.attention, z)
+        attention_out.append(project_heads(block.attention, z))
+        resid = resid + attention_out[-1]
         x = block.norm_mlp(resid)
         out = block.mlp(x)
         heads.append(z)
@@ -116,5 +124,14 @@ def record(
         resid = resid + out
     logits = model.logits(resid[:, list(answer_positions)])
     return Activations(
-        embed, tuple(heads), tuple(patterns), tuple(mlp_in), tuple(mlp_out), features, errors, skips, logits
+        embed,
+        tuple(heads),
+        tuple(attention_out),
+        tuple(patterns),
+        tuple(mlp_in),
+        tuple(mlp_out),
+        features,
+        errors,
+        skips,
+        logits,
     )

@@ -18,7 +18,6 @@ from hagd.dictionaries.dictionary import Dictionary
 from hagd.graphs.nodes import Node
 from hagd.interventions.activations import Activations, Subject
 from hagd.interventions.evaluation import Ablation, Outcome, Prepared, PreparedBatch, choose, divergence, metric
-from hagd.models.attention import project_heads
 from hagd.models.language_model import Rotary
 from hagd.tasks.task import Layout
 
@@ -101,12 +100,12 @@ class _EdgeRun:
                 self._write([number], at, live[None, :, at])
         rotary = model.rotary(n_pos)
         answers = set(self._layout.answer_positions)
-        for layer, block in enumerate(model.blocks):
+        for layer in range(len(model.blocks)):
             wanted = sorted(answers) if layer == len(model.blocks) - 1 else range(n_pos)
             for at in wanted:
                 if heads := self._numbers(layer, at, {"head"}):
                     self._write(heads, at, self._heads(layer, heads, at, rotary))
-            self._resid = self._resid + project_heads(block.attention, self._donor.heads[layer])
+            self._resid = self._resid + self._donor.attention_out[layer]
             for at in wanted:
                 if parts := self._numbers(layer, at, {"mlp", "feature", "skip", "error"}):
                     self._write(parts, at, self._parts(layer, parts, at))

@@ -18,7 +18,7 @@ from hagd.dictionaries.dictionary import Dictionary
 from hagd.errors import InvalidInputError
 from hagd.interventions.activations import Activations, Subject
 from hagd.interventions.gates import Gates
-from hagd.models.attention import attend, project_heads
+from hagd.models.attention import attend, write_heads
 from hagd.models.language_model import Mlp
 
 ErrorSetting = Literal["corrupted", "zero", "live"]
@@ -77,16 +77,14 @@ def run_circuit(
         wanted = answers if layer == last else everywhere
         head_gates = gates.heads[..., layer, :, :]
         heads_at = _live_positions(head_gates.amax(-1), wanted, skip_closed)
-        donor_heads = donor.heads[layer]
+        attention_out = donor.attention_out[layer]
         if len(heads_at):
             x = block.norm_attention(resid)
             pattern = None if patterns is None else patterns[layer][..., heads_at, :]
             z, _ = attend(block.attention, x, rotary, heads_at, pattern)
-            delta = head_gates[..., heads_at, :, None] * (z - donor_heads[:, heads_at])
-            mixed = _place(donor_heads, heads_at, delta, -3)
-        else:
-            mixed = donor_heads
-        resid = resid + project_heads(block.attention, mixed)
+            delta = head_gates[..., heads_at, :, None] * (z - donor.heads[layer][:, heads_at])
+            attention_out = _place(attention_out, heads_at, write_heads(block.attention, delta), -2)
+        resid = resid + attention_out
         mlp_out = donor.mlp_out[layer]
         if errors == "zero" and layer in donor.errors:
             mlp_out = mlp_out - _dead_error(gates, layer) * donor.errors[layer]

@@ -186,6 +186,7 @@ def concatenate(runs: Sequence[Activations]) -> Activations:
     return Activations(
         torch.cat([run.embed for run in runs]),
         over("heads"),
+        over("attention_out"),
         over("patterns"),
         over("mlp_in"),
         over("mlp_out"),

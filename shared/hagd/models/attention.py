@@ -58,11 +58,18 @@ def attend(
     return mixed.flatten(-4, -3).transpose(-3, -2), pattern
 
 
+def write_heads(
+    attention: Attention, heads: Float[Tensor, "*batch query head d_head"]
+) -> Float[Tensor, "*batch query d_model"]:
+    """Sum head outputs, or changes of them, through `w_o` alone."""
+    return heads.flatten(-2) @ attention.w_o.flatten(0, 1)
+
+
 def project_heads(
     attention: Attention, heads: Float[Tensor, "*batch query head d_head"]
 ) -> Float[Tensor, "*batch query d_model"]:
     """Sum head outputs through `w_o`; the output bias belongs to no node and is added here."""
-    out = heads.flatten(-2) @ attention.w_o.flatten(0, 1)
+    out = write_heads(attention, heads)
     return out if attention.b_o is None else out + attention.b_o
 
 

@@ -34,7 +34,7 @@ def _search(toy: Planted, budget: int = 10**6) -> tuple[Evidence, SearchState]:
 
 def test_the_full_circuit_costs_nothing_and_the_empty_one_much(toy: Planted) -> None:
     evidence = Evidence(toy.prepared)
-    assert evidence.divergence(toy.universe.exists.float()) < 1e-9
+    assert evidence.divergence(toy.universe.exists.float()) < 1e-7, "up to rounding"
     assert evidence.divergence(torch.zeros(len(toy.universe))) > 0.1
 
 
