@@ -13,10 +13,14 @@ import pytest
 import typer
 
 from hagd.cli.app import app
+from hagd.rpc.wiring import parse_arguments
 
 ROOT = Path(__file__).parents[3]
 MAKEFILE = ROOT / "Makefile"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted(path for folder in ("docs", "services") for path in (ROOT / folder).rglob("*.md")),
+]
 RECIPES = [MAKEFILE, *sorted(path for path in (ROOT / "deploy").rglob("*") if path.suffix in {".yaml", ".yml", ".md"})]
 FENCE = re.compile(r"^```\w*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`([^`\n]+)`")
@@ -32,7 +36,7 @@ def code_of(page: str) -> Iterator[str]:
 
 def commands_in(line: str, program: str) -> Iterator[list[str]]:
     """Give what follows `program` where a line calls it: up to a shell operator or a comment."""
-    for match in re.finditer(rf"(?:^|[$#:;&|]\s|/|\bBIN\)/){program}\s+([a-z-].*)", line.strip()):
+    for match in re.finditer(rf"(?:^|[$#:;&|]\s|[A-Z]=\S+\s|\(BIN\)/){program}\s+([a-z-].*)", line.strip()):
         text = re.sub(r"\$\((\w+)\)", r"\1", match.group(1))
         lexer = shlex.shlex(text, posix=True, punctuation_chars=True)
         lexer.whitespace_split = True
@@ -85,7 +89,7 @@ HAGD = documented("hagd")
 
 
 def test_commands_are_found_where_they_stand() -> None:
-    block = "$ hagd extract \\\n  --task ioi  # why\n$ make demo && hagd verify x | jq .\n"
+    block = "$ hagd extract \\\n  --task ioi  # why\n$ make demo && A=1 hagd verify x | jq .\n$ ls /srv/hagd -l\n"
     page = f"Say `hagd show x`.\n```console\n{block}```\n"
     found = [words for line in code_of(page) for words in commands_in(line, "hagd")]
     recipe = list(commands_in("\t$(BIN)/hagd show $(RUNS)/x || test $$? -eq 3", "hagd"))
@@ -122,6 +126,16 @@ def test_targets_that_are_shown_are_in_the_makefile() -> None:
 
     assert len(shown) > 3
     assert [(place, target) for place, target in shown if target not in targets] == []
+
+
+def test_options_of_services_that_are_shown_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    calls = [words for _, words in documented("python") if words[:1] == ["-m"] and words[1].startswith("hagd_")]
+
+    for _, module, *options in [words for words in calls if "." not in words[1]]:
+        try:
+            parse_arguments(module, 50051, options)
+        except SystemExit:
+            pytest.fail(f"python -m {module} {shlex.join(options)}: {capsys.readouterr().err}")
 
 
 def test_modules_that_are_shown_can_be_run() -> None:
