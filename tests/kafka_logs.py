@@ -36,14 +36,24 @@ def settings(address: str, **changes: Any) -> KafkaSettings:
     return replace(KafkaSettings(address, session_timeout_seconds=6.0, delivery_timeout_seconds=6.0), **changes)
 
 
-def joined(log: KafkaEventLog, topic: str, partitions: int = 1, seconds: float = 30.0) -> None:
-    """Wait until a log owns so many partitions of a topic."""
-    deadline = time.monotonic() + seconds
+def owned(log: KafkaEventLog, topic: str) -> int:
+    """Count the partitions of a topic that a log works off, joining the groups if it has not yet."""
     with log._changed:
-        consumer = log._consumer(topic)
-    while sum(place[0] == topic for place in consumer._owned) < partitions:
-        assert time.monotonic() < deadline, f"{topic} was not joined: {consumer.trouble}"
+        members = log._members_of(topic)
+        return sum(place[0] == topic for member in members for place in member._owned)
+
+
+def joined(log: KafkaEventLog, topic: str, partitions: int = 1, *, tiers: bool = True) -> None:
+    """Wait until a log owns so many partitions of a topic, and one of a retry topic if there are any."""
+    deadline = time.monotonic() + 60.0
+    while owned(log, topic) < partitions or (tiers and not _retries(log, topic)):
+        assert time.monotonic() < deadline, f"{topic} was not joined: {log._members[topic].trouble}"
         time.sleep(0.02)
+
+
+def _retries(log: KafkaEventLog, topic: str) -> bool:
+    with log._changed:
+        return topic in log._retrying and bool(log._retrying[topic]._owned)
 
 
 class OwnTopics:

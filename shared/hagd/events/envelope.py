@@ -88,7 +88,7 @@ class Envelope:
         """
         try:
             value = json.loads(data)
-            return Envelope(
+            read = Envelope(
                 id=value["id"],
                 run_id=value["run_id"],
                 generation=value["generation"],
@@ -98,8 +98,29 @@ class Envelope:
                 data=value.get("data", {}),
                 schema_version=value["schema_version"],
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InvalidInputError(f"not an event: {type(error).__name__}: {error}") from error
+        if wrong := _wrong_fields(read):
+            raise InvalidInputError(f"not an event: {', '.join(wrong)} cannot be so")
+        return read
+
+
+def _wrong_fields(read: Envelope) -> list[str]:
+    """Name the fields whose values are of another kind than they say; anybody may have written them."""
+    kinds = {
+        "id": (read.id, str),
+        "run_id": (read.run_id, str),
+        "generation": (read.generation, int),
+        "stage_index": (read.stage_index, int),
+        "schema_version": (read.schema_version, int),
+        "data": (read.data, dict),
+    }
+    for number, entry in enumerate(read.plan):
+        kinds[f"plan[{number}].stage_id"] = (entry.stage_id, str)
+        kinds[f"plan[{number}].semantics_version"] = (entry.semantics_version, int)
+        kinds[f"plan[{number}].config"] = (entry.config, dict)
+    wrong = [name for name, (value, kind) in kinds.items() if not isinstance(value, kind) or isinstance(value, bool)]
+    return wrong or ([] if 0 <= read.stage_index < len(read.plan) else ["stage_index"])
 
 
 def event_id(run_id: str, stage: str, task_key: str, generation: int) -> str:

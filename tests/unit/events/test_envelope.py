@@ -11,7 +11,8 @@ from hagd.events.topics import fact_topic, requested_topic
 
 
 def envelope(data: dict[str, object]) -> Envelope:
-    return Envelope("id", "run", 2, 1, (PlanEntry("a", 3, {"x": 0.5}),), {"in": ArtifactRef("0" * 64, 7, "x/y")}, data)
+    plan = (PlanEntry("a", 3, {"x": 0.5}), PlanEntry("b", 5))
+    return Envelope("id", "run", 2, 1, plan, {"in": ArtifactRef("0" * 64, 7, "x/y")}, data)
 
 
 def test_an_event_survives_encoding() -> None:
@@ -47,3 +48,31 @@ def test_topics_are_named_by_stage_and_facts_by_what_happened() -> None:
     assert requested_topic("coarsening") == "hagd.coarsening.requested.v1"
     assert fact_topic("coarsening") == "hagd.hierarchy.built.v1"
     assert fact_topic("other") == "hagd.other.finished.v1"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("id", 5),
+        ("run_id", None),
+        ("generation", "2"),
+        ("stage_index", True),
+        ("stage_index", 2),
+        ("stage_index", -1),
+        ("schema_version", "new"),
+        ("data", []),
+        ("plan", []),
+        ("plan", [{"stage_id": "a", "semantics_version": "1", "config": {}}] * 2),
+        ("plan", [{"stage_id": 5, "semantics_version": 1, "config": {}}] * 2),
+        ("plan", [{"stage_id": "a", "semantics_version": 1, "config": 7}] * 2),
+    ],
+)
+def test_a_field_of_another_kind_than_it_says_is_no_event(field: str, value: object) -> None:
+    content = {**json.loads(envelope({}).encode()), field: value}
+    with pytest.raises(InvalidInputError, match="not an event"):
+        Envelope.decode(json.dumps(content).encode())
+
+
+def test_what_is_nested_beyond_reading_is_no_event() -> None:
+    with pytest.raises(InvalidInputError, match="not an event: RecursionError"):
+        Envelope.decode(b"[" * 10**5)

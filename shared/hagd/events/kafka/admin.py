@@ -15,6 +15,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import TopicAlreadyExistsError
 
 from hagd.errors import InvalidInputError
+from hagd.events.kafka.connection import connect
 from hagd.events.kafka.settings import MAX_RECORD_BYTES, KafkaSettings, translated
 from hagd.events.topics import (
     PROGRESSED,
@@ -215,7 +216,7 @@ def _config(durability: Durability, retention_ms: str) -> dict[str, str]:
 
 def _connect(settings: KafkaSettings) -> Any:
     # What is known to type checkers of this class is older than the class.
-    return KafkaAdminClient(**settings.options())
+    return connect(KafkaAdminClient, settings)
 
 
 def _number(text: str) -> float:

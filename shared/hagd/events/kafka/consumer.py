@@ -1,4 +1,4 @@
-"""Working off a topic of Kafka: one thread owns the consumer, fetches ahead, and commits what is done.
+"""Working off topics of Kafka: one thread owns the consumer, fetches ahead, and commits what is done.
 
 The thread never computes and polls all the time, so that membership of the group does not depend on how long an event
 takes. It stops fetching a partition while its window is full, and takes it up again later. What it shares with the
@@ -8,7 +8,7 @@ threads that claim is guarded by one condition.
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -18,40 +18,48 @@ from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from hagd.errors import HagdError
+from hagd.events.kafka.connection import connect
 from hagd.events.kafka.settings import MAX_RECORD_BYTES, KafkaSettings, no_topic, translate
 from hagd.events.kafka.window import Held, PartitionWindow
-from hagd.events.topics import RETRY_TIERS, retry_topic
 
 ATTEMPTS_HEADER: Final = "hagd-attempts"
 NOT_BEFORE_HEADER: Final = "hagd-not-before"
 _POLL_MS: Final = 100
 _BATCH: Final = 64
 _COMMIT_MS: Final = 5_000
+_PASSING_SECONDS: Final = 2.0
 _FIRST_BACKOFF_SECONDS: Final = 0.1
 _LONGEST_BACKOFF_SECONDS: Final = 5.0
 _CLOSE_MS: Final = 5_000
 _LOG: Final = logging.getLogger(__name__)
 
 
-class TopicConsumer:
-    """A member of the group that works off one topic and its retry topics."""
+class GroupMember:
+    """A member of the group that works off some topics."""
 
-    def __init__(self, topic: str, settings: KafkaSettings, changed: threading.Condition) -> None:
+    def __init__(
+        self, group: str, topics: Sequence[str], settings: KafkaSettings, changed: threading.Condition
+    ) -> None:
         """Start the thread, which joins the group in its own time.
 
-        `changed` guards `windows`, `tiers` and `trouble`, and is notified whenever one of them changes.
+        The assignor shares out partitions of all topics alike, so topics that matter each want a group of their own.
+
+        Args:
+            group: the name of the group, without the prefix of the settings.
+            topics: what the group works off.
+            settings: where the brokers are.
+            changed: guards `windows`, `there` and `trouble`, and is notified whenever one of them changes.
         """
-        self.topic = topic
         self.windows: dict[tuple[str, int], PartitionWindow] = {}
         """The partitions that are ours and of which something was fetched."""
-        self.tiers: frozenset[float] = frozenset()
-        """The retry tiers that have topics."""
+        self.there: frozenset[str] = frozenset()
+        """All topics of the cluster when the group was joined."""
         self.trouble: HagdError | None = None
         """What keeps the thread from its work, or None."""
-        self._settings, self._changed = settings, changed
+        self._group, self._topics, self._settings, self._changed = group, list(topics), settings, changed
         self._owned: set[tuple[str, int]] = set()
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._work, name=f"kafka-{topic}", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=f"kafka-{group}", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -91,15 +99,20 @@ class TopicConsumer:
             backoff = _FIRST_BACKOFF_SECONDS
             try:
                 self._consume(consumer)
+            except Exception as error:
+                # Whatever it is, a stage must not stand still for it: there will be another consumer.
+                _LOG.exception("member of %s", self._group)
+                self._tell(translate(error, self._settings.servers))
             finally:
                 with suppress(KafkaError):
                     consumer.close(autocommit=False, timeout_ms=_CLOSE_MS)
                 self.lose(self._owned)
 
     def _open(self) -> KafkaConsumer:
-        consumer = KafkaConsumer(
-            **self._settings.options(),
-            group_id=f"{self._settings.group_prefix}{self.topic}",
+        consumer = connect(
+            KafkaConsumer,
+            self._settings,
+            group_id=f"{self._settings.group_prefix}{self._group}",
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             allow_auto_create_topics=False,
@@ -112,16 +125,15 @@ class TopicConsumer:
         )
         try:
             there: set[str] = consumer.topics()
-            if self.topic not in there:
-                raise no_topic(self.topic, self._settings.servers)
-            tiers = {tier for tier in RETRY_TIERS if retry_topic(self.topic, tier) in there}
-            topics = [self.topic, *(retry_topic(self.topic, tier) for tier in tiers)]
-            consumer.subscribe(topics, listener=_Listener(self, consumer))
+            for topic in self._topics:
+                if topic not in there:
+                    raise no_topic(topic, self._settings.servers)
+            consumer.subscribe(self._topics, listener=_Listener(self, consumer))
         except BaseException:
             consumer.close(autocommit=False, timeout_ms=_CLOSE_MS)
             raise
         with self._changed:
-            self.tiers = frozenset(tiers)
+            self.there = frozenset(there)
         return consumer
 
     def _consume(self, consumer: KafkaConsumer) -> None:
@@ -136,11 +148,13 @@ class TopicConsumer:
                     self._commit(consumer)
                     committed_at = time.monotonic()
             except (KafkaError, OSError) as error:
-                # Joins fail in passing ways; only one that does so for long is worth a new consumer.
-                _LOG.info("consumer of %s: %s: %s", self.topic, type(error).__name__, error)
-                self._tell(translate(error, self._settings.servers))
+                # Joins and commits fail in passing ways while partitions are shared out anew.
+                _LOG.info("member of %s: %s: %s", self._group, type(error).__name__, error)
                 failing_since = failing_since or time.monotonic()
-                if time.monotonic() - failing_since > self._settings.session_timeout_seconds:
+                seconds = time.monotonic() - failing_since
+                if seconds > _PASSING_SECONDS:
+                    self._tell(translate(error, self._settings.servers))
+                if seconds > self._settings.session_timeout_seconds:
                     return
                 self._closing.wait(backoff)
                 backoff = min(2 * backoff, _LONGEST_BACKOFF_SECONDS)
@@ -195,7 +209,7 @@ class TopicConsumer:
 class _Listener(ConsumerRebalanceListener):
     """Hears of partitions that come and go. Called by a thread of the client, which must not be kept waiting."""
 
-    def __init__(self, owner: TopicConsumer, consumer: KafkaConsumer) -> None:
+    def __init__(self, owner: GroupMember, consumer: KafkaConsumer) -> None:
         self._owner, self._consumer = owner, consumer
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:

@@ -4,28 +4,44 @@ A topic is worked off by the consumer group of its name, and one process is one 
 secret. What differs from a log in one file: an id that is appended twice is there twice; order holds within a
 partition; an acknowledgement is told to Kafka a moment later, so that a crash may bring an event back.
 
-An event released for ten seconds or more goes to a retry topic, so that its offset does not stand in the way; what
-cannot be read goes to a topic for it, with the reason.
+An event released for ten seconds or more goes to a retry topic, so that its offset does not stand in the way; retry
+topics have a group beside, so that they take no part in how the topic itself is shared out. What cannot be read goes
+to a topic for it, with the reason.
 """
 
+import math
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from hagd.artifacts.clock import Clock, SystemClock
 from hagd.errors import HagdError, InvalidInputError, UnavailableError
-from hagd.events.envelope import Envelope
-from hagd.events.kafka.consumer import ATTEMPTS_HEADER, NOT_BEFORE_HEADER, TopicConsumer
+from hagd.events.envelope import MAX_EVENT_BYTES, Envelope
+from hagd.events.kafka.consumer import ATTEMPTS_HEADER, NOT_BEFORE_HEADER, GroupMember
 from hagd.events.kafka.producer import Headers, KafkaWriter
 from hagd.events.kafka.reader import TopicReader
 from hagd.events.kafka.settings import KafkaSettings
 from hagd.events.kafka.window import Held, PartitionWindow
 from hagd.events.log import START, Delivery, Position, Record
-from hagd.events.topics import is_work_topic, retry_topic, unreadable_topic
+from hagd.events.topics import RETRY_TIERS, is_work_topic, retry_topic, unreadable_topic
 
 _LOOK_SECONDS: Final = 0.05
 _UNREADABLE_SECONDS: Final = 5.0
+_OVERSIZE_KEPT_BYTES: Final = 64 << 10
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """An event that was claimed and not read yet."""
+
+    asked: str
+    """The topic that was asked for; `topic` may be one of its retry topics."""
+    topic: str
+    partition: int
+    held: Held
+    value: bytes
 
 
 class KafkaEventLog:
@@ -34,8 +50,11 @@ class KafkaEventLog:
     def __init__(self, settings: KafkaSettings, *, clock: Clock | None = None) -> None:
         """Prepare the log; connections are made when they are first needed."""
         self._settings, self._clock = settings, clock or SystemClock()
-        self._writer, self._reader = KafkaWriter(settings), TopicReader(settings)
-        self._consumers: dict[str, TopicConsumer] = {}
+        self._reader = TopicReader(settings)
+        self._writer = KafkaWriter(settings, self._reader.exists)
+        self._members: dict[str, GroupMember] = {}
+        self._retrying: dict[str, GroupMember] = {}
+        """By topic, those who work off its retry topics."""
         self._changed = threading.Condition()
         self._closed = False
 
@@ -58,7 +77,7 @@ class KafkaEventLog:
                     # Events that were released come free without anybody telling.
                     self._changed.wait(min(remaining, _LOOK_SECONDS))
                     continue
-            delivery = self._delivery(*found)
+            delivery = self._delivery(found)
             if delivery is not None:
                 return delivery
 
@@ -72,11 +91,12 @@ class KafkaEventLog:
     def release(self, delivery: Delivery, delay_seconds: float = 0.0) -> bool:
         free_at = self._clock.now() + delay_seconds
         with self._changed:
-            consumer, held = self._consumer_of(delivery), self._holder(delivery)
-            if held is None or consumer is None:
+            found = self._find(delivery)
+            if found is None:
                 return False
-            tier = max((tier for tier in consumer.tiers if tier <= delay_seconds), default=None)
-            if tier is None:
+            topic, held = found
+            retry = self._retry_topics(topic, delay_seconds)
+            if not retry:
                 PartitionWindow.give_back(held, free_at)
                 self._changed.notify_all()
                 return True
@@ -85,8 +105,7 @@ class KafkaEventLog:
             (ATTEMPTS_HEADER, b"%d" % held.attempts),
             (NOT_BEFORE_HEADER, str(free_at).encode()),
         ]
-        topic = retry_topic(consumer.topic, tier)
-        self._writer.write(topic, delivery.envelope.id, delivery.envelope.encode(), headers)
+        self._writer.write(retry[-1], delivery.envelope.id, delivery.envelope.encode(), headers)
         return self.ack(delivery)
 
     def extend(self, delivery: Delivery, seconds: float) -> bool:
@@ -104,73 +123,87 @@ class KafkaEventLog:
     def close(self) -> None:
         with self._changed:
             self._closed = True
-            consumers = list(self._consumers.values())
-        for consumer in consumers:
-            consumer.close()
+            members = [*self._members.values(), *self._retrying.values()]
+        for member in members:
+            member.close()
         self._writer.close()
         self._reader.close()
 
-    def _take_oldest(self, topics: Sequence[str], seconds: float) -> tuple[str, int, Held] | None:
+    def _take_oldest(self, topics: Sequence[str], seconds: float) -> _Taken | None:
         """Claim the event of `topics` that was appended first, of those that may be claimed."""
         now = self._clock.now()
         found = [
-            (held.timestamp, place, held)
+            _Taken(topic, *place, held, held.value or b"")
             for topic in topics
-            for place, window in self._consumer(topic).windows.items()
+            for member in self._members_of(topic)
+            for place, window in member.windows.items()
             if (held := window.oldest(now)) is not None
         ]
-        if not found:
-            return None
-        _, place, held = min(found, key=lambda it: it[:2])
-        PartitionWindow.take(held, now + seconds)
-        return *place, held
+        oldest = min(found, key=lambda it: it.held.timestamp, default=None)
+        if oldest is not None:
+            PartitionWindow.take(oldest.held, now + seconds)
+        return oldest
 
-    def _delivery(self, topic: str, partition: int, held: Held) -> Delivery | None:
+    def _delivery(self, taken: _Taken) -> Delivery | None:
         """Read a claimed event; None when it is none and was put away."""
-        claim, value = held.claim, held.value
+        held = taken.held
+        claim, attempts = held.claim, held.attempts
         try:
-            if value is None:
-                raise InvalidInputError("not an event: it has no content")
-            record = Record(held.offset, topic, Envelope.decode(value), partition)
-            return Delivery(record, claim, held.attempts)
+            if len(taken.value) > MAX_EVENT_BYTES:
+                raise InvalidInputError(f"not an event: it has {len(taken.value)} bytes")
+            record = Record(held.offset, taken.topic, Envelope.decode(taken.value), taken.partition)
         except InvalidInputError as error:
-            self._put_away(topic, partition, held, error)
+            self._put_away(taken, error)
             return None
+        return Delivery(record, claim, attempts)
 
-    def _put_away(self, topic: str, partition: int, held: Held, error: InvalidInputError) -> None:
-        source = next(name for name, consumer in self._consumers.items() if (topic, partition) in consumer.windows)
-        place = f"{topic}/{partition}/{held.offset}"
+    def _put_away(self, taken: _Taken, error: InvalidInputError) -> None:
+        held, place = taken.held, f"{taken.topic}/{taken.partition}/{taken.held.offset}"
         headers: Headers = [("hagd-reason", error.message.encode()), ("hagd-source", place.encode())]
+        kept = taken.value if len(taken.value) <= MAX_EVENT_BYTES else taken.value[:_OVERSIZE_KEPT_BYTES]
+        topic = unreadable_topic(taken.asked)
         try:
-            self._writer.write(unreadable_topic(source), place, held.value, headers)
-        except HagdError:
+            self._writer.write(topic, place, kept, headers)
+        except HagdError as trouble:
             with self._changed:
                 PartitionWindow.give_back(held, self._clock.now() + _UNREADABLE_SECONDS)
-            raise
+            # It stands in the way until it is away, whatever the reason; nothing is wrong with the next request.
+            raise UnavailableError(f"{topic} takes no event: {trouble.message}", trouble.hint) from trouble
         with self._changed:
             PartitionWindow.finish(held)
 
-    def _consumer(self, topic: str) -> TopicConsumer:
+    def _members_of(self, topic: str) -> list[GroupMember]:
+        """Give who works off a topic and its retry topics, joining the groups where that is still to be done."""
         if self._closed:
             raise _closed()
-        if topic not in self._consumers:
-            self._consumers[topic] = TopicConsumer(topic, self._settings, self._changed)
-        return self._consumers[topic]
+        if topic not in self._members:
+            self._members[topic] = GroupMember(topic, [topic], self._settings, self._changed)
+        retry = self._retry_topics(topic)
+        if retry and topic not in self._retrying:
+            self._retrying[topic] = GroupMember(f"{topic}.retry", retry, self._settings, self._changed)
+        return [members[topic] for members in (self._members, self._retrying) if topic in members]
 
-    def _consumer_of(self, delivery: Delivery) -> TopicConsumer | None:
+    def _retry_topics(self, topic: str, delay_seconds: float = math.inf) -> list[str]:
+        """Give the retry topics that are there for a delay or a shorter one, the shortest first."""
+        names = [retry_topic(topic, tier) for tier in RETRY_TIERS if tier <= delay_seconds]
+        return [name for name in names if name in self._members[topic].there]
+
+    def _find(self, delivery: Delivery) -> tuple[str, Held] | None:
+        """Give the event that a delivery holds, and the topic that was asked for; None when it has lost it."""
         place = (delivery.record.topic, delivery.record.partition)
-        return next((it for it in self._consumers.values() if place in it.windows), None)
+        for topic, member in [*self._members.items(), *self._retrying.items()]:
+            if place in member.windows:
+                held = member.windows[place].holder(delivery.record.offset, delivery.claim)
+                return None if held is None else (topic, held)
+        return None
 
     def _holder(self, delivery: Delivery) -> Held | None:
-        consumer = self._consumer_of(delivery)
-        if consumer is None:
-            return None
-        window = consumer.windows[delivery.record.topic, delivery.record.partition]
-        return window.holder(delivery.record.offset, delivery.claim)
+        found = self._find(delivery)
+        return None if found is None else found[1]
 
     def _raise_trouble(self, topics: Sequence[str]) -> None:
-        for topic in topics:
-            if (trouble := self._consumer(topic).trouble) is not None:
+        for member in [member for topic in topics for member in self._members_of(topic)]:
+            if (trouble := member.trouble) is not None:
                 raise type(trouble)(trouble.message, trouble.hint)
 
 

@@ -5,7 +5,7 @@ whose fate was not learned may then be there twice; readers tell events apart by
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from kafka import KafkaProducer
@@ -13,7 +13,8 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError
 
 from hagd.errors import InvalidInputError, UnavailableError
 from hagd.events.envelope import MAX_EVENT_BYTES
-from hagd.events.kafka.settings import MAX_RECORD_BYTES, KafkaSettings, translated
+from hagd.events.kafka.connection import connect
+from hagd.events.kafka.settings import MAX_RECORD_BYTES, KafkaSettings, no_topic, translated
 
 _CLOSE_SECONDS: Final = 1.0
 Headers = Sequence[tuple[str, bytes]]
@@ -22,9 +23,12 @@ Headers = Sequence[tuple[str, bytes]]
 class KafkaWriter:
     """A producer that is made when it is first needed."""
 
-    def __init__(self, settings: KafkaSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: KafkaSettings, exists: Callable[[str], bool]) -> None:
+        """Prepare to write; `exists` says whether a topic is there."""
+        self._settings, self._exists = settings, exists
         self._producer: KafkaProducer | None = None
+        self._known: set[str] = set()
+        """Topics that were written to."""
         self._closed = False
         self._lock = threading.Lock()
 
@@ -37,8 +41,11 @@ class KafkaWriter:
         """
         if value is not None and len(value) > MAX_EVENT_BYTES:
             raise InvalidInputError(f"the event has {len(value)} bytes, at most {MAX_EVENT_BYTES} are carried")
+        producer = self._opened()
+        # The client would wait for a topic that is not there as it waits for brokers that do not answer.
+        if topic not in self._known and not self._exists(topic):
+            raise no_topic(topic, self._settings.servers)
         with translated(self._settings.servers):
-            producer = self._opened()
             try:
                 future = producer.send(topic, value, key.encode(), list(headers))
                 future.get(self._settings.delivery_timeout_seconds)
@@ -47,6 +54,7 @@ class KafkaWriter:
             except KafkaError:
                 self._discard(producer)
                 raise
+        self._known.add(topic)
 
     def close(self) -> None:
         """Stop; later writes raise UnavailableError."""
@@ -61,7 +69,8 @@ class KafkaWriter:
             if self._closed:
                 raise UnavailableError("the event log is closed", "open it again")
             if self._producer is None:
-                self._producer = KafkaProducer(**self._options())
+                with translated(self._settings.servers):
+                    self._producer = connect(KafkaProducer, self._settings, **self._options())
             return self._producer
 
     def _discard(self, producer: KafkaProducer) -> None:
@@ -73,7 +82,7 @@ class KafkaWriter:
 
     def _options(self) -> dict[str, Any]:
         timeout_ms = int(self._settings.delivery_timeout_seconds * 1000)
-        return self._settings.options() | {
+        return {
             "acks": "all",
             "enable_idempotence": True,
             "allow_auto_create_topics": False,

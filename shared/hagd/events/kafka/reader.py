@@ -9,6 +9,7 @@ from kafka.structs import TopicPartition
 
 from hagd.errors import InvalidInputError
 from hagd.events.envelope import Envelope
+from hagd.events.kafka.connection import connect
 from hagd.events.kafka.settings import MAX_RECORD_BYTES, KafkaSettings, no_topic, translated
 from hagd.events.log import Position, Record
 
@@ -36,6 +37,15 @@ class TopicReader:
             except KafkaError:
                 self._close()
                 raise
+
+    def exists(self, topic: str) -> bool:
+        """Say whether there is a topic.
+
+        Raises:
+            UnavailableError: the brokers do not answer.
+        """
+        with self._lock, translated(self._settings.servers):
+            return bool(self._opened().partitions_for_topic(topic))
 
     def close(self) -> None:
         """Close the consumer, if there is one."""
@@ -65,8 +75,9 @@ class TopicReader:
 
     def _opened(self) -> KafkaConsumer:
         if self._consumer is None:
-            self._consumer = KafkaConsumer(
-                **self._settings.options(),
+            self._consumer = connect(
+                KafkaConsumer,
+                self._settings,
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
                 allow_auto_create_topics=False,

@@ -23,7 +23,7 @@ from hagd.events.envelope import MAX_EVENT_BYTES
 MAX_RECORD_BYTES: Final = MAX_EVENT_BYTES + (64 << 10)
 """An event with its key and headers; what topics are made for."""
 _MAKE_TOPICS: Final = "make the topics with `hagd admin topics create`"
-_BOOTSTRAP_MS: Final = 5_000
+_BOOTSTRAP_SECONDS: Final = 5.0
 _SECURITY: Final = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 
 
@@ -60,7 +60,7 @@ class KafkaSettings:
             "bootstrap_servers": [server for server in self.servers.split(",") if server],
             "client_id": self.client_id,
             "security_protocol": self.security,
-            "bootstrap_timeout_ms": _BOOTSTRAP_MS,
+            "bootstrap_timeout_ms": int(min(_BOOTSTRAP_SECONDS, self.delivery_timeout_seconds) * 1000),
             "request_timeout_ms": int(self.delivery_timeout_seconds * 1000 / 2),
             "reconnect_backoff_max_ms": 1_000,
             "metrics_enabled": False,

@@ -52,8 +52,8 @@ class PartitionWindow:
             self.next = held.offset + 1
 
     def is_full(self, room: int) -> bool:
-        """Say whether another `room` offsets would be too many, or enough events wait to be claimed."""
-        waiting = sum(not held.claim and not held.done for held in self._held.values())
+        """Say whether another `room` offsets would be too many, or enough events wait to be claimed at all."""
+        waiting = sum(held.attempts == 0 for held in self._held.values())
         return self.next - self.lowest() + room > WINDOW_OFFSETS or waiting >= READY_EVENTS
 
     def lowest(self) -> int:
