@@ -55,8 +55,8 @@ browser:  ## look for Chromium, install it where that needs no question
 # Two workers with one thread each: torch would give every worker, and every process that a test starts, a thread per core.
 test: export OMP_NUM_THREADS := 1
 test: export MKL_NUM_THREADS := 1
-test: $(MODEL) browser  ## all tests; the reason of every skip stands at the end
-	$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_FLAGS)
+test: $(MODEL) browser  ## all tests but those on Ray and on servers that are not built; skips say why
+	$(BIN)/pytest -n 2 --dist loadgroup -m 'not ray' $(PYTEST_FLAGS)
 
 # Kafka, MinIO and versitygw, into .servers; each one is skipped when it is there. Minutes the first time.
 servers: $(READY)  ## obtain the real servers that tests run against
@@ -65,7 +65,7 @@ servers: $(READY)  ## obtain the real servers that tests run against
 test-servers: export HAGD_REQUIRE_SERVERS := 1
 test-servers: export OMP_NUM_THREADS := 1
 test-servers: servers  ## the tests against real servers; a skip is a failure
-	$(BIN)/pytest -m servers $(PYTEST_FLAGS)
+	$(BIN)/pytest -m 'servers or ray' $(PYTEST_FLAGS)
 
 check: $(READY)  ## lint, types, import contracts, generated files
 	$(BIN)/ruff check
