@@ -26,6 +26,8 @@ SERVICES = ("hagd_transcoder", "hagd_coarsening", "hagd_traversal", "hagd_verifi
 DRIVER = ("artifacts", "cli", "events", "execution", "extraction", "pipeline", "rpc", "telemetry", "testing")
 """Packages of the core that a driver process loads."""
 HEAVY = {"torch", "transformers", "torch_geometric", "scipy", "safetensors.torch"}
+ADAPTERS = ("kafka", "s3", "ray")
+"""Extras of what a deployment may choose; a service loads them when its settings name them."""
 OPENED_BY_TRANSFORMERS = {"accelerate", "gguf"}
 """Libraries that transformers imports by itself when it places or reads weights."""
 HELP_SECONDS = 0.5
@@ -124,13 +126,15 @@ def imports() -> grimp.ImportGraph:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_the_extra_of_a_service_brings_everything_that_it_runs(service: str) -> None:
-    """An image is installed with the extra of its service and nothing else. Programs for developers may need more."""
+    """An image is installed with the extra of its service and those of the adapters that it is meant for, and nothing
+    else. Programs for developers may need more."""
     own = {"hagd", *SERVICES}
     specs = [point.load() for point in entry_points(group="hagd.stages") if point.value.startswith(f"{service}.")]
     started = {f"{service}.__main__", *(spec.run.partition(":")[0] for spec in specs)}
     roots = {name.partition(".")[0] for module in started for name in imports().find_upstream_modules(module)}
     needed = roots - own - set(sys.stdlib_module_names)
-    brought = distributions_of("hagd", service.removeprefix("hagd_"))
+    extras = (service.removeprefix("hagd_"), *ADAPTERS)
+    brought = frozenset[str]().union(*(distributions_of("hagd", extra) for extra in extras))
     providers = packages_distributions()
 
     assert {"grpc", "torch", "pydantic"} <= needed
