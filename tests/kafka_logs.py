@@ -33,7 +33,7 @@ def fresh_topic(address: str, partitions: int = 1, *, tiers: bool = True) -> str
 
 
 def settings(address: str, **changes: Any) -> KafkaSettings:
-    return replace(KafkaSettings(address, session_timeout_seconds=6.0, delivery_timeout_seconds=6.0), **changes)
+    return replace(KafkaSettings(address, delivery_timeout_seconds=6.0), **changes)
 
 
 def owned(log: KafkaEventLog, topic: str) -> int:

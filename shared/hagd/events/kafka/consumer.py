@@ -113,6 +113,7 @@ class GroupMember:
             KafkaConsumer,
             self._settings,
             group_id=f"{self._settings.group_prefix}{self._group}",
+            metrics_enabled=False,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             allow_auto_create_topics=False,

@@ -83,6 +83,7 @@ class KafkaWriter:
     def _options(self) -> dict[str, Any]:
         timeout_ms = int(self._settings.delivery_timeout_seconds * 1000)
         return {
+            "metrics_enabled": False,
             "acks": "all",
             "enable_idempotence": True,
             "allow_auto_create_topics": False,

@@ -78,6 +78,7 @@ class TopicReader:
             self._consumer = connect(
                 KafkaConsumer,
                 self._settings,
+                metrics_enabled=False,
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
                 allow_auto_create_topics=False,

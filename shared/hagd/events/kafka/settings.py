@@ -45,7 +45,7 @@ class KafkaSettings:
     cert_file: Path | None = None
     """Certificate to show, with SSL."""
     key_file: Path | None = None
-    session_timeout_seconds: float = 20.0
+    session_timeout_seconds: float = 30.0
     """After this silence a member's partitions go to others."""
     delivery_timeout_seconds: float = 20.0
     """How long an append waits for the brokers."""
@@ -63,7 +63,6 @@ class KafkaSettings:
             "bootstrap_timeout_ms": int(min(_BOOTSTRAP_SECONDS, self.delivery_timeout_seconds) * 1000),
             "request_timeout_ms": int(self.delivery_timeout_seconds * 1000 / 2),
             "reconnect_backoff_max_ms": 1_000,
-            "metrics_enabled": False,
         }
         files = {"ssl_cafile": self.ca_file, "ssl_certfile": self.cert_file, "ssl_keyfile": self.key_file}
         options |= {name: str(path) for name, path in files.items() if path is not None}
@@ -118,7 +117,9 @@ def translated(servers: str) -> Generator[None]:
 
 def translate(error: Exception, servers: str) -> HagdError:
     """Give the error of our tree for one of the client."""
-    told = f"{type(error).__name__}: {error}".rstrip(": ")
+    name = type(error).__name__
+    # Some errors of the client begin with their own name.
+    told = f"{name}: {str(error).removeprefix(f'{name}: ').removeprefix(name)}".rstrip(": ")
     match error:
         case MessageSizeTooLargeError() | RecordListTooLargeError():
             return InvalidInputError(f"the event is larger than Kafka takes: {told}", _MAKE_TOPICS)

@@ -1,0 +1,73 @@
+"""Where the brokers are: read from the environment, and what their errors become."""
+
+from pathlib import Path
+
+import pytest
+from kafka.errors import (
+    KafkaConfigurationError,
+    KafkaConnectionError,
+    MessageSizeTooLargeError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+)
+
+from hagd.errors import InvalidInputError, UnavailableError
+from hagd.events.kafka.settings import KafkaSettings, translate, translated
+
+
+def test_everything_is_read_from_the_environment() -> None:
+    environment = {
+        "HAGD_KAFKA_SERVERS": "a:1,b:2",
+        "HAGD_KAFKA_GROUP_PREFIX": "blue.",
+        "HAGD_KAFKA_SECURITY": "SSL",
+        "HAGD_KAFKA_CA_FILE": "ca.pem",
+    }
+    settings = KafkaSettings.from_environment(environment=environment)
+    assert settings == KafkaSettings("a:1,b:2", "blue.", security="SSL", ca_file=Path("ca.pem"))
+    assert settings.options()["bootstrap_servers"] == ["a:1", "b:2"]
+    assert settings.options()["ssl_cafile"] == "ca.pem"
+    assert KafkaSettings.from_environment("c:3", environment).servers == "c:3"
+
+
+def test_missing_servers_and_unknown_security_are_refused() -> None:
+    with pytest.raises(InvalidInputError, match="no Kafka servers"):
+        KafkaSettings.from_environment(environment={})
+    with pytest.raises(InvalidInputError, match="HAGD_KAFKA_SECURITY is 'TLS'"):
+        KafkaSettings.from_environment(environment={"HAGD_KAFKA_SERVERS": "a:1", "HAGD_KAFKA_SECURITY": "TLS"})
+
+
+def test_passwords_come_from_a_file_or_the_environment_and_are_never_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = KafkaSettings("a:1", security="SASL_SSL")
+    monkeypatch.setenv("HAGD_KAFKA_USERNAME", "somebody")
+    with pytest.raises(UnavailableError, match="HAGD_KAFKA_PASSWORD is not set"):
+        settings.options()
+    (tmp_path / "password").write_text("hidden\n")
+    monkeypatch.setenv("HAGD_KAFKA_PASSWORD_FILE", str(tmp_path / "password"))
+    assert settings.options()["sasl_plain_password"] == "hidden"
+    assert "hidden" not in repr(settings)
+    monkeypatch.setenv("HAGD_KAFKA_PASSWORD_FILE", str(tmp_path / "none"))
+    with pytest.raises(UnavailableError, match="cannot be read"):
+        settings.options()
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (MessageSizeTooLargeError(), InvalidInputError, "larger than Kafka takes"),
+        (KafkaConfigurationError("x"), InvalidInputError, "cannot be used so"),
+        (UnknownTopicOrPartitionError(), UnavailableError, "a topic is missing"),
+        (TopicAuthorizationFailedError(), UnavailableError, "refuses: TopicAuthorizationFailedError"),
+        (KafkaConnectionError("x"), UnavailableError, "does not answer: KafkaConnectionError"),
+        (OSError("x"), UnavailableError, "does not answer"),
+    ],
+)
+def test_errors_of_the_client_become_those_of_the_tree(error: Exception, kind: type[Exception], message: str) -> None:
+    assert isinstance(translate(error, "a:1"), kind)
+    assert message in str(translate(error, "a:1"))
+
+
+def test_errors_are_translated_where_they_pass() -> None:
+    with pytest.raises(UnavailableError, match="Kafka at a:1 does not answer"), translated("a:1"):
+        raise KafkaConnectionError
