@@ -8,6 +8,7 @@ error, because the standard output carries frames.
 """
 
 import gc
+import math
 import os
 import queue
 import sys
@@ -69,6 +70,8 @@ class _Worker:
         os._exit(0)
 
     def _answer(self, message: dict[str, Any]) -> dict[str, Any]:
+        # The first report of a task is never held back, however soon it follows the last one of the task before.
+        self._progress_at = -math.inf
         return answer_task(message["task"], message["store"], self._progress, self._stop.is_set, self._threads)
 
     def _progress(self, done: float, total: float, message: str) -> None:
