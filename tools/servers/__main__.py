@@ -21,6 +21,7 @@ from servers.places import BINARIES, KAFKA_JARS, PROGRAMS, has_kafka, has_progra
 _JAVA_AT_LEAST: Final = (17,)
 # From this version on the toolchain fetches a newer one for a module that asks for it.
 _GO_AT_LEAST: Final = (1, 21)
+_COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 _POM: Final = Path(__file__).with_name("kafka-pom.xml")
 
 
@@ -114,7 +115,8 @@ def version_of(program: str, question: Sequence[str]) -> tuple[int, ...]:
     if shutil.which(program) is None:
         return ()
     done = subprocess.run([program, *question], capture_output=True, text=True, check=False)
-    found = re.search(r"\d+(?:\.\d+)*", done.stdout + done.stderr)
+    # Maven colours its first line also where nobody sees it, and a colour is a number too.
+    found = re.search(r"\d+(?:\.\d+)*", _COLOUR.sub("", done.stdout + done.stderr))
     return tuple(map(int, found.group().split("."))) if found else ()
 
 
