@@ -44,7 +44,7 @@ def resolve(config: Config) -> dict[str, Any]:
 
 STAGE = StageSpec(
     id="traversal",
-    semantics_version=1,
+    semantics_version=2,
     inputs=("model", "task", "dictionaries", "graph", "hierarchy"),
     outputs=("circuit",),
     run="hagd_traversal.extraction:run",

@@ -54,7 +54,7 @@ def resolve(config: Config) -> dict[str, Any]:
 
 STAGE = StageSpec(
     id="verification",
-    semantics_version=1,
+    semantics_version=2,
     inputs=("model", "task", "dictionaries", "graph", "circuit"),
     outputs=("verification", "cards"),
     run="hagd_verification.stage:run",

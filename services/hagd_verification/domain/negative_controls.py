@@ -140,7 +140,7 @@ def permuted_scores(
     bootstrap = ClusterBootstrap.of(panel.groups, BOOTSTRAP_DRAWS, seed)
     headline = measure_headline(panel, bootstrap, circuit)
     test = against(panel, circuit, family, draws, STOP_AFTER)
-    evidence = Evidence(claim, headline.preserved, test.p, headline.equivalence_p, len(panel), None, None, ())
+    evidence = Evidence(claim, headline.preserved, test.p, headline.equivalence_p, len(panel), None, None, 0, ())
     verdict = decide(evidence, threshold, alpha)
     numbers = {
         "behavioural_preservation": headline.preserved.value,

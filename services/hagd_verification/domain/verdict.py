@@ -2,7 +2,8 @@
 
 `no claim`: nothing can be said (the model does not do the task, or a negative control came out wrong).
 `verified` at component level: the matched null is rejected, the circuit is sufficient, the controls are clean.
-`verified` at feature level: besides, features carry the effect and dictionary errors owe it nothing.
+`verified` at feature level: besides, features carry the effect, none of it is left to whole blocks, and dictionary
+errors owe it nothing.
 `refuted`: everything else.
 """
 
@@ -66,6 +67,8 @@ class Evidence:
     n_prompts: int
     feature_share: Interval | None
     error_credit: Interval | None
+    n_unexplained: int
+    """Whole MLP blocks in the circuit."""
     controls: Sequence[ControlOutcome]
 
 
@@ -117,6 +120,8 @@ def lacks_features(evidence: Evidence) -> list[str]:
     if share is None:
         return ["the circuit holds no features"]
     found: list[str] = []
+    if evidence.n_unexplained:
+        found.append(f"{evidence.n_unexplained} whole blocks in the circuit stay unexplained")
     if share.low <= 0:
         found.append(f"the interval of the feature-mediated share reaches {share.low:.3f}")
     if credit is None or credit.high >= MOST_ERROR_CREDIT:

@@ -110,6 +110,7 @@ def verify(
         n_prompts=len(panel),
         feature_share=mediation.feature_share,
         error_credit=mediation.error_credit,
+        n_unexplained=_unexplained(frontier),
         controls=[control.outcome for control in controls],
     )
     verdict = decide(evidence, settings.threshold, settings.alpha)
@@ -260,11 +261,15 @@ def _circuit_to_json(frontier: Frontier, bits: float) -> dict[str, Any]:
         "edges": circuit.n_edges,
         "by_kind": frontier.by_kind(),
         "leaves": frontier.leaves(),
-        "unexplained": sum(node.unexplained for node in frontier.chosen),
+        "unexplained": _unexplained(frontier),
         "description_length_bits": bits,
         "description_length_formula": FORMULA,
         "search_evaluations": circuit.evaluations,
     }
+
+
+def _unexplained(frontier: Frontier) -> int:
+    return sum(node.unexplained for node in frontier.chosen)
 
 
 def _mediation_to_json(headline: Headline, mediation: Mediation) -> dict[str, Any]:

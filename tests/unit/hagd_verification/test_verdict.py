@@ -15,6 +15,7 @@ GOOD = Evidence(
     n_prompts=600,
     feature_share=Interval(0.9, 0.85, 0.95),
     error_credit=Interval(0.01, -0.01, 0.03),
+    n_unexplained=0,
     controls=(ControlOutcome("node scores permuted", "refuted", "refuted"),),
 )
 WRONG_CONTROL = (ControlOutcome("random weights", "verified", "no claim"),)
@@ -37,6 +38,7 @@ LOW = Interval(0.85, 0.8, 0.9)
         ({"feature_share": None}, "verified", "component-level", "holds no features"),
         ({"feature_share": Interval(0.1, 0.0, 0.2)}, "verified", "component-level", "reaches 0.000"),
         ({"error_credit": Interval(0.08, 0.05, 0.1)}, "verified", "component-level", "error credit reaches 0.100"),
+        ({"n_unexplained": 3}, "verified", "component-level", "3 whole blocks in the circuit stay unexplained"),
         ({"error_credit": None}, "verified", "component-level", "any value"),
         ({"controls": WRONG_CONTROL}, "no claim", None, "'random weights' came out 'verified', expected 'no claim'"),
         (
