@@ -1,7 +1,7 @@
 """The model card of the membership network, written from what its checkpoint says of itself.
 
 Training writes it beside the checkpoint, and a test compares the two; so no figure stands in the card that was not
-measured with that checkpoint, and what was never measured is said to be missing.
+measured with that checkpoint.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,20 +38,6 @@ each feature is with a probability between {low} and {high}; it counts where it 
 (`labels.py`). In planted graphs, which are random and layered, the members are known (`synthetic.py`).
 """
 
-_FIRST_CHECKPOINT = """## What this checkpoint was trained on
-
-It carries no record of its training. It was fitted to planted graphs alone, before the command below also trained on
-small models, so that command makes another network.
-
-## Measured
-
-No comparison with influence, or with models that see no graph, was recorded for it. What is recorded is its effect on
-the order of nodes of SmolLM2-135M on indirect objects ([ADR 5](../../../docs/adr/0005-search-by-group-tests.md)):
-behavioural preservation of the leading nodes, counterfactual / unpaired donors, is .99 / .80 at 347 nodes and .99 / .91
-at 700 by integrated gate gradients alone, and .99 / .79 and 1.0 / .90 with its scores. So there it changes
-nearly nothing.
-"""
-
 _LIMITS = """## Limits
 
 - The models whose nodes it can learn from train in seconds, so they are small and shallow; depth comes from planted
@@ -76,7 +62,7 @@ def render_card(described: Mapping[str, Any], command: str) -> str:
     """Give the card as Markdown.
 
     Args:
-        described: what `training.train` says of the checkpoint; only `node_features` for the first one.
+        described: what `training.train` says of the checkpoint.
         command: what trains a new checkpoint.
     """
     head = _HEAD.format(
@@ -86,9 +72,8 @@ def render_card(described: Mapping[str, Any], command: str) -> str:
         low=KEPT[0],
         high=KEPT[1],
     )
-    metrics = described.get("metrics")
-    middle = _FIRST_CHECKPOINT if metrics is None else f"{_examples(described)}\n{_comparison(described, metrics)}"
-    return "\n".join([head, middle, _LIMITS.format(command=command)])
+    parts = [head, _examples(described), _comparison(described, described["metrics"]), _LIMITS.format(command=command)]
+    return "\n".join(parts)
 
 
 def write_card(described: Mapping[str, Any], command: str, checkpoint: Path) -> Path:
@@ -127,8 +112,8 @@ def _comparison(described: Mapping[str, Any], metrics: Mapping[str, Any]) -> str
     lines = [
         "## Measured",
         "",
-        "AUROC of members among the judged nodes of graphs that were held out, each graph counted once; ± is the "
-        f"spread over the seeds {seeds} where several networks were fitted. Influence is the rank of the mean "
+        "AUROC of members among the judged nodes of graphs that were held out, each graph counted once; ± is the",
+        f"spread over the seeds {seeds} where several networks were fitted. Influence is the rank of the mean",
         "|attribution|; the others see the same features of a node and no graph.",
         "",
         f"| held out | graphs | {' | '.join(_RIVALS)} |",

@@ -22,7 +22,7 @@ OnStep = Callable[[int, int], None]
 class FittingConfig:
     """How the network is trained."""
 
-    steps: int = 120
+    steps: int = 600
     """Optimiser steps."""
     together: int = 4
     """Graphs per step."""

@@ -1,7 +1,8 @@
 """A bidirectional GATv2 with the same weights at every level: which groups belong to the circuit?
 
 Separate weights per direction, since what feeds a node and what it feeds mean different things. The default
-checkpoint ships beside this file; `python -m hagd_traversal.membership.training` makes it anew.
+checkpoint ships beside this file; `python -m hagd_traversal.membership.training` makes it anew. A linear path from a
+node's own features stands beside the graph's, so that few examples suffice for what needs no neighbours.
 """
 
 import json
@@ -28,13 +29,14 @@ _HEADS = 4
 
 
 class MembershipNetwork(nn.Module):
-    """Two rounds of attention in each direction, then a score per node."""
+    """Two rounds of attention in each direction, then a score per node, beside a linear one of its own features."""
 
     def __init__(self) -> None:
         super().__init__()
         self.enter = nn.Linear(len(NODE_FEATURES), _WIDTH)
         self.forward_rounds = nn.ModuleList([_attention() for _ in range(2)])
         self.backward_rounds = nn.ModuleList([_attention() for _ in range(2)])
+        self.direct = nn.Linear(len(NODE_FEATURES), 1)
         self.leave = nn.Sequential(nn.Linear(2 * _WIDTH, _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, 1))
         self.temperature = nn.Parameter(torch.ones(()), requires_grad=False)
 
@@ -45,7 +47,8 @@ class MembershipNetwork(nn.Module):
         for onward, back in zip(self.forward_rounds, self.backward_rounds, strict=True):
             update = onward(hidden, graph.edges, graph.edge_features) + back(hidden, turned, graph.edge_features)
             hidden = torch.relu(hidden + update)
-        return self.leave(torch.cat([first, hidden], dim=-1)).squeeze(-1) / self.temperature
+        score = self.direct(graph.nodes) + self.leave(torch.cat([first, hidden], dim=-1))
+        return score.squeeze(-1) / self.temperature
 
 
 def _attention() -> GraphAttention:

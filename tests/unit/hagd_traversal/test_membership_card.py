@@ -1,4 +1,4 @@
-"""The model card says what the checkpoint says of itself, and names what was never measured."""
+"""The model card says what the checkpoint says of itself."""
 
 from pathlib import Path
 from typing import Any
@@ -35,14 +35,6 @@ def test_the_card_that_ships_is_that_of_the_checkpoint_that_ships() -> None:
     assert CARD.read_text() == render_card(describe_checkpoint(), COMMAND)
 
 
-def test_a_checkpoint_with_no_record_is_said_to_have_none() -> None:
-    card = render_card({"node_features": []}, COMMAND)
-
-    assert "carries no record of its training" in card
-    assert "No comparison" in card
-    assert COMMAND in card
-
-
 def test_what_was_measured_stands_in_tables(tmp_path: Path) -> None:
     lines = write_card(described(), COMMAND, tmp_path / "own.safetensors").read_text().splitlines()
 
@@ -52,4 +44,3 @@ def test_what_was_measured_stands_in_tables(tmp_path: Path) -> None:
     assert "| models, fold 1 | 7 | 0.910 ± 0.013 | 0.800 | 0.700 | - |" in lines
     assert "| planted graphs | 7 | 0.910 ± 0.013 | 0.800 | 0.700 | - |" in lines
     assert any("0.042, 0.100" in line for line in lines)
-    assert not any("no record" in line for line in lines)
