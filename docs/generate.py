@@ -49,6 +49,7 @@ REMEDIES = {
     "not-a-run": "The folder is no run, is half written, or is of another version. Choose another folder.",
     "run-locked": "Another process works in the folder. Wait for it, or choose another folder.",
     "run-conflict": "The folder or request id belongs to another request. Choose another one.",
+    "quota-exceeded": "Too many of your runs go on. Wait until one ends, or cancel one.",
     "cancelled": "Somebody asked to stop. The same command goes on where it stopped.",
     "worker-died": "A worker process ended without an answer, mostly for want of memory. It is tried again.",
     "unavailable": "A service, log or store does not answer, or the network does not. Try again when it does.",

@@ -15,7 +15,8 @@ HagdError
 ├── RunError                   a run folder or run state (exit 1)
 │   ├── NotARunError
 │   ├── RunLockedError
-│   └── RunConflictError       the same request id with another body
+│   ├── RunConflictError       the same request id with another body
+│   └── QuotaExceededError     too many runs of one principal go on (transient)
 ├── CancelledError             somebody asked to stop (exit 130)
 ├── WorkerDiedError            a worker process ended without an answer (transient)
 └── UnavailableError           a service, log or store does not answer (exit 4, transient)
@@ -99,6 +100,11 @@ class RunLockedError(RunError):
 
 class RunConflictError(RunError):
     kind = "run-conflict"
+
+
+class QuotaExceededError(RunError):
+    kind = "quota-exceeded"
+    transient = True
 
 
 class CancelledError(HagdError):

@@ -131,11 +131,13 @@ class MemoryEventLog:
     def claim(self, topics: Sequence[str], seconds: float) -> Delivery | None:
         with self._lock:
             now = self.clock.now()
-            for entry in self._entries:
-                if entry.record.topic in topics and not entry.done and entry.free_at <= now:
-                    entry.claim, entry.free_at = secrets.token_hex(16), now + seconds
-                    entry.attempts += 1
-                    return Delivery(entry.record, entry.claim, entry.attempts)
+            free = [entry for entry in self._entries if not entry.done and entry.free_at <= now]
+            for topic in topics:
+                for entry in free:
+                    if entry.record.topic == topic:
+                        entry.claim, entry.free_at = secrets.token_hex(16), now + seconds
+                        entry.attempts += 1
+                        return Delivery(entry.record, entry.claim, entry.attempts)
             return None
 
     def ack(self, delivery: Delivery) -> bool:

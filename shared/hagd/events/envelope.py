@@ -14,6 +14,7 @@ import rfc8785
 
 from hagd.artifacts.reference import ArtifactRef, refs_from_json, refs_to_json
 from hagd.errors import InvalidInputError
+from hagd.events.topics import LANES, Lane
 
 SCHEMA_VERSION: Final = 1
 MAX_EVENT_BYTES: Final = 1 << 20
@@ -54,6 +55,9 @@ class Envelope:
     data: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """What a fact tells beyond the above."""
     schema_version: int = SCHEMA_VERSION
+    lane: Lane = "interactive"
+    part: str = ""
+    """Which part of a divided stage is asked for, see `hagd.pipeline.work`; empty: the whole."""
 
     def encode(self) -> bytes:
         """Serialise as RFC 8785 JSON.
@@ -70,6 +74,8 @@ class Envelope:
             "inputs": refs_to_json(self.inputs),
             "data": dict(self.data),
             "schema_version": self.schema_version,
+            "lane": self.lane,
+            "part": self.part,
         }
         try:
             data = rfc8785.dumps(content)
@@ -97,6 +103,8 @@ class Envelope:
                 inputs=refs_from_json(value["inputs"]),
                 data=value.get("data", {}),
                 schema_version=value["schema_version"],
+                lane=value.get("lane", "interactive"),
+                part=value.get("part", ""),
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InvalidInputError(f"not an event: {type(error).__name__}: {error}") from error
@@ -114,12 +122,14 @@ def _wrong_fields(read: Envelope) -> list[str]:
         "stage_index": (read.stage_index, int),
         "schema_version": (read.schema_version, int),
         "data": (read.data, dict),
+        "part": (read.part, str),
     }
     for number, entry in enumerate(read.plan):
         kinds[f"plan[{number}].stage_id"] = (entry.stage_id, str)
         kinds[f"plan[{number}].semantics_version"] = (entry.semantics_version, int)
         kinds[f"plan[{number}].config"] = (entry.config, dict)
     wrong = [name for name, (value, kind) in kinds.items() if not isinstance(value, kind) or isinstance(value, bool)]
+    wrong += [] if read.lane in LANES else ["lane"]
     return wrong or ([] if 0 <= read.stage_index < len(read.plan) else ["stage_index"])
 
 

@@ -62,7 +62,7 @@ class EventLog(Protocol):
         ...
 
     def claim(self, topics: Sequence[str], seconds: float) -> Delivery | None:
-        """Take the oldest event of `topics` that nobody holds, for `seconds`; None when there is none.
+        """Take the oldest event that nobody holds, for `seconds`, from the first of `topics` that has one; else None.
 
         A log with partitions keeps order within each of them. One over a network may wait a moment for an event.
 

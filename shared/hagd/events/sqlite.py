@@ -36,6 +36,12 @@ CREATE TABLE IF NOT EXISTS events (
 );
 CREATE INDEX IF NOT EXISTS open_events ON events (topic, free_at) WHERE done = 0;
 """
+_CLAIM: Final = """
+UPDATE events SET claim = ?, free_at = ?, attempts = attempts + 1
+WHERE position = (
+    SELECT position FROM events WHERE done = 0 AND topic = ? AND free_at <= ? ORDER BY position LIMIT 1)
+RETURNING position, topic, body, attempts
+"""
 _BATCH: Final = 64
 _BUSY_SECONDS: Final = 30.0
 
@@ -72,15 +78,15 @@ class SqliteEventLog:
 
     def claim(self, topics: Sequence[str], seconds: float) -> Delivery | None:
         now, claim = self._clock.now(), secrets.token_hex(16)
-        marks = ", ".join("?" * len(topics))
-        statement = f"""
-            UPDATE events SET claim = ?, free_at = ?, attempts = attempts + 1
-            WHERE position = (
-                SELECT position FROM events WHERE done = 0 AND topic IN ({marks}) AND free_at <= ?
-                ORDER BY position LIMIT 1)
-            RETURNING position, topic, body, attempts
-        """  # noqa: S608 - only question marks are put in
-        row = self._do(lambda db: db.execute(statement, (claim, now + seconds, *topics, now)).fetchone())
+
+        def take(db: sqlite3.Connection) -> tuple[int, str, bytes, int] | None:
+            for topic in topics:
+                row = db.execute(_CLAIM, (claim, now + seconds, topic, now)).fetchone()
+                if row is not None:
+                    return row
+            return None
+
+        row = self._do(take)
         return Delivery(_record(*row[:3]), claim, row[3]) if row else None
 
     def ack(self, delivery: Delivery) -> bool:

@@ -1,8 +1,11 @@
 """The names of topics, all in one place."""
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal
 
+Lane = Literal["interactive", "batch"]
+"""Who waits: a person, or nobody. Work of the first lane goes first."""
+LANES: Final[tuple[Lane, ...]] = ("interactive", "batch")
 REQUESTED: Final = "hagd.extraction.requested.v1"
 PROGRESSED: Final = "hagd.stage.progressed.v1"
 RUN_FAILED: Final = "hagd.run.failed.v1"
@@ -11,6 +14,7 @@ RUN_CANCELLED: Final = "hagd.run.cancelled.v1"
 RETRY_TIERS: Final[Mapping[float, str]] = {10.0: "10s", 120.0: "2m", 1800.0: "30m"}
 """Delays in seconds, shortest first, for which a log over a network keeps topics of their own."""
 
+_LANE_PARTS: Final[Mapping[Lane, str]] = {"interactive": "", "batch": ".batch"}
 _FACTS: Final = {
     "transcoder": "hagd.transcoder.trained.v1",
     "coarsening": "hagd.hierarchy.built.v1",
@@ -19,9 +23,9 @@ _FACTS: Final = {
 }
 
 
-def requested_topic(stage_id: str) -> str:
-    """Give the topic that the loop of a stage reads."""
-    return f"hagd.{stage_id}.requested.v1"
+def requested_topic(stage_id: str, lane: Lane = "interactive") -> str:
+    """Give the topic of a lane that the loop of a stage reads; stage `extraction` is where runs come in."""
+    return f"hagd.{stage_id}.requested{_LANE_PARTS[lane]}.v1"
 
 
 def dead_letter_topic(stage_id: str) -> str:
@@ -36,7 +40,7 @@ def fact_topic(stage_id: str) -> str:
 
 def is_work_topic(topic: str) -> bool:
     """Say whether the events of a topic are worked off, and not only observed."""
-    return topic.endswith(".requested.v1")
+    return any(topic.endswith(f".requested{part}.v1") for part in _LANE_PARTS.values())
 
 
 def retry_topic(topic: str, tier: float) -> str:

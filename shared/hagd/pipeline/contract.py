@@ -5,7 +5,7 @@ that does the work (`run`), which only a worker process imports.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,7 +14,7 @@ import rfc8785
 from hagd.artifacts.document import Document
 from hagd.artifacts.reference import ArtifactRef
 
-__all__ = ["ArtifactRef", "Config", "StageContext", "StageFunction", "StageSpec", "task_key"]
+__all__ = ["ArtifactRef", "Config", "Sharding", "StageContext", "StageFunction", "StageSpec", "task_key"]
 
 Config = Mapping[str, Any]
 
@@ -40,6 +40,25 @@ StageFunction = Callable[[Mapping[str, Document], Config, StageContext], Mapping
 
 
 @dataclass(frozen=True)
+class Sharding:
+    """How a stage divides its task, so that many workers share it.
+
+    A shard gets the inputs of the task and a config of its own, and its result is found again by what these contain.
+    The join gets the inputs of the task, what each shard gave under `role/00000`, `role/00001` and so on, and the
+    config of the task; it gives the outputs of the stage.
+    """
+
+    split: Callable[[Config], Sequence[Config]]
+    """The configs of the shards, from the config of the task alone; fewer than two: the stage runs whole."""
+    run: str
+    """`module:function` of the `StageFunction` of a shard."""
+    outputs: tuple[str, ...]
+    """What a shard gives."""
+    join: str
+    """`module:function` of the `StageFunction` that joins."""
+
+
+@dataclass(frozen=True)
 class StageSpec:
     """The light description of a stage, loadable in any process."""
 
@@ -55,14 +74,24 @@ class StageSpec:
     local_fields: frozenset[str] = field(default_factory=frozenset[str])
     """Config fields passed to `run` but kept out of the key: paths, devices, threads."""
     title: str = ""
+    sharding: Sharding | None = None
 
 
 def task_key(spec: StageSpec, inputs: Mapping[str, ArtifactRef], config: Config) -> str:
     """Give sha256 of the RFC 8785 JSON of what determines the result."""
+    return _digest(spec, spec.id, inputs, spec.resolve(config))
+
+
+def shard_key(spec: StageSpec, inputs: Mapping[str, ArtifactRef], config: Config) -> str:
+    """Give the key of a shard with a config that `Sharding.split` gave; no whole task has it."""
+    return _digest(spec, f"{spec.id}/shard", inputs, config)
+
+
+def _digest(spec: StageSpec, name: str, inputs: Mapping[str, ArtifactRef], config: Config) -> str:
     content = {
-        "stage": spec.id,
+        "stage": name,
         "semantics_version": spec.semantics_version,
         "inputs": {role: inputs[role].sha256 for role in spec.inputs},
-        "config": {name: value for name, value in spec.resolve(config).items() if name not in spec.local_fields},
+        "config": {field: value for field, value in config.items() if field not in spec.local_fields},
     }
     return hashlib.sha256(rfc8785.dumps(content)).hexdigest()

@@ -120,7 +120,11 @@ def _named_by(runs: RunStore, run_id: str) -> Iterator[str]:
 def _task_keys(runs: RunStore) -> Iterator[str]:
     for run_id in runs.list():
         for generation in range(runs.generation(run_id) + 1):
-            yield from (stage.task_key for stage in runs.stages(run_id, generation) if stage.task_key)
+            for index, stage in enumerate(runs.stages(run_id, generation)):
+                if stage.task_key:
+                    yield stage.task_key
+                if stage.status == "running":
+                    yield from runs.shards(run_id, generation, index, stage.stage_id)
 
 
 def _leased(store: ArtifactStore, clock: Clock) -> Iterator[str]:

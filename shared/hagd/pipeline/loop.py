@@ -2,6 +2,7 @@
 
     claim -> validate -> manifest there? pass it on -> lease -> executor -> manifest -> fact and next request -> ack
 
+A task that its stage divides becomes one request per shard, and the last shard to be done asks for their join.
 Every step can be repeated after a crash at any point: outputs are named by content, the first manifest wins, an event
 that was appended is not appended twice, and the claim is given up last.
 """
@@ -9,7 +10,7 @@ that was appended is not appended twice, and the claim is given up last.
 import logging
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -17,27 +18,30 @@ from typing import Any, Final
 from hagd.artifacts.clock import Clock, SystemClock
 from hagd.artifacts.leases import Lease, LeaseTable
 from hagd.artifacts.manifests import Manifest, is_whole, publish_manifest, read_manifest
+from hagd.artifacts.reference import ArtifactRef
 from hagd.artifacts.store import ArtifactStore, get_document
 from hagd.errors import (
+    ArtifactNotFoundError,
     CancelledError,
     HagdError,
-    InvalidInputError,
     StoreFullError,
     UnavailableError,
     WorkerDiedError,
 )
 from hagd.events.envelope import SCHEMA_VERSION, Envelope, event_id
 from hagd.events.log import Delivery, EventLog
-from hagd.events.topics import PROGRESSED, RUN_CANCELLED, fact_topic, requested_topic
+from hagd.events.topics import LANES, PROGRESSED, RUN_CANCELLED, fact_topic, requested_topic
 from hagd.execution.checkpoints import clear_checkpoints
 from hagd.execution.executor import Executor, Task
 from hagd.execution.wire import Failure, failure_of
-from hagd.pipeline.contract import StageSpec, task_key
+from hagd.pipeline.contract import StageSpec
+from hagd.pipeline.control import StageControl
 from hagd.pipeline.dead_letters import bury
 from hagd.pipeline.leasekeeper import LeaseKeeper
 from hagd.pipeline.runs import RunStore
 from hagd.pipeline.state import Outcome, OutcomeStatus, StageState
 from hagd.pipeline.submission import CLAIM_SECONDS, announce, end_run
+from hagd.pipeline.work import JOIN, WHOLE, Work, are_there, request_for, shard_keys, work_of
 
 OnProgress = Callable[[str, float, float, str], None]
 """`(stage_id, done, total, message)`"""
@@ -45,7 +49,10 @@ OnProgress = Callable[[str, float, float, str], None]
 MAX_WORKER_DEATHS: Final = 5
 MAX_HEALINGS: Final = 3
 RETRY_SECONDS: Final = (10.0, 120.0, 1800.0)
+BATCH_TURN: Final = 4
+"""Every so many claims the batch lane goes first, so that it never stands still."""
 _PROGRESS_EVENT_SECONDS: Final = 2.0
+_CONTROL_SECONDS: Final = 1.0
 _VERDICTS: Final[dict[Any, OutcomeStatus]] = {"verified": "verified", "refuted": "refuted"}
 _LOG: Final = logging.getLogger(__name__)
 
@@ -69,6 +76,9 @@ class StageLoop:
     stop: threading.Event = field(default_factory=threading.Event)
     """Set from outside to stop the task at hand and leave its request for later."""
     _reported_at: float = field(default=-math.inf, init=False)
+    _paused: bool = field(default=False, init=False)
+    _looked_at: float = field(default=-math.inf, init=False)
+    _turn: int = field(default=0, init=False)
     _last_death: str = field(default="", init=False)
 
     def run(self) -> None:
@@ -84,14 +94,15 @@ class StageLoop:
                 self.stop.wait(0.1)
 
     def step(self) -> bool:
-        """Handle one request; False when there is none.
+        """Handle one request; False when there is none, or the stage is to rest.
 
         Raises:
             StoreFullError, UnavailableError: the store or the log; the request is kept for later.
         """
-        delivery = self.log.claim([requested_topic(self.spec.id)], CLAIM_SECONDS)
+        delivery = None if self._is_paused() else self.log.claim(self._topics(), CLAIM_SECONDS)
         if delivery is None:
             return False
+        self._turn += 1
         try:
             self._handle(delivery)
         except BaseException:
@@ -100,6 +111,16 @@ class StageLoop:
                 self.log.release(delivery)
             raise
         return True
+
+    def _is_paused(self) -> bool:
+        now = self.clock.monotonic()
+        if now - self._looked_at >= _CONTROL_SECONDS:
+            self._paused, self._looked_at = StageControl(self.store).is_paused(self.spec.id), now
+        return self._paused
+
+    def _topics(self) -> list[str]:
+        lanes = LANES if (self._turn + 1) % BATCH_TURN else LANES[::-1]
+        return [requested_topic(self.spec.id, lane) for lane in lanes]
 
     def _handle(self, delivery: Delivery) -> None:
         envelope = delivery.envelope
@@ -110,20 +131,23 @@ class StageLoop:
             self.log.ack(delivery)
             return
         try:
-            key = self._key(envelope)
+            work = work_of(self.spec, envelope, self.store)
+            shards = shard_keys(self.spec, envelope)
+        except UnavailableError:
+            raise
         except HagdError as error:
-            self._fail(delivery, failure_of(error))
+            self._settle(delivery, error, ())
             return
-        manifest = self._finished(key)
+        manifest = self._finished(work.key)
         if manifest is not None:
-            self._publish(delivery, manifest, cached=True)
-            return
-        lease = self.leases.acquire(key)
-        if lease is None:
+            self._publish(delivery, manifest, shards, cached=True)
+        elif shards and envelope.part == WHOLE:
+            self._divide(delivery, work.key, shards)
+        elif (lease := self.leases.acquire(work.key)) is not None:
+            self._work(delivery, work, shards, lease)
+        else:
             self._report(delivery, 0.0, 0.0, "another process computes this; waiting")
             self.log.release(delivery, 1.0)
-            return
-        self._work(delivery, key, lease)
 
     def _is_served(self, envelope: Envelope) -> bool:
         entry = envelope.plan[envelope.stage_index]
@@ -140,28 +164,31 @@ class StageLoop:
             return True
         return False
 
-    def _key(self, envelope: Envelope) -> str:
-        missing = sorted(set(self.spec.inputs) - set(envelope.inputs))
-        if missing:
-            raise InvalidInputError(
-                f"the request lacks {', '.join(missing)}", "add the stage that makes it to the plan"
-            )
-        return task_key(self.spec, envelope.inputs, envelope.plan[envelope.stage_index].config)
+    def _divide(self, delivery: Delivery, key: str, shards: Sequence[str]) -> None:
+        """Ask for every shard in place of the whole."""
+        envelope = delivery.envelope
+        place = (envelope.run_id, envelope.generation, envelope.stage_index)
+        self.runs.start_stage(*place, StageState(self.spec.id, "running", key))
+        self.runs.divide_stage(*place, self.spec.id, shards)
+        for number in range(len(shards)):
+            self.log.append(*request_for(self.spec, envelope, str(number)))
+        self._report(delivery, 0.0, len(shards), f"divided into {len(shards)} shards")
+        self.log.ack(delivery)
 
     def _finished(self, key: str) -> Manifest | None:
         manifest = read_manifest(self.store, key)
         return manifest if manifest is not None and is_whole(self.store, manifest) else None
 
-    def _work(self, delivery: Delivery, key: str, lease: Lease) -> None:
+    def _work(self, delivery: Delivery, work: Work, shards: Sequence[str], lease: Lease) -> None:
         envelope = delivery.envelope
         if lease.attempts >= MAX_WORKER_DEATHS:
             self.leases.forgive(lease)
             text = f"stage {self.spec.id!r} lost its worker {lease.attempts} times{self._last_death}"
             self._fail(delivery, Failure("worker-killer", text, "likely a lack of memory: choose smaller settings"))
             return
-        self.runs.start_stage(
-            envelope.run_id, envelope.generation, envelope.stage_index, StageState(self.spec.id, "running", key)
-        )
+        if envelope.part == WHOLE:
+            started = StageState(self.spec.id, "running", work.key)
+            self.runs.start_stage(envelope.run_id, envelope.generation, envelope.stage_index, started)
         self._report(delivery, 0.0, 0.0, "starting")
         keeper = LeaseKeeper(
             self.leases,
@@ -172,7 +199,7 @@ class StageLoop:
         try:
             with keeper:
                 # Somebody may have finished between the look at the manifest and the lease.
-                manifest = self._finished(key) or self._compute(delivery, key, lease.epoch, keeper)
+                manifest = self._finished(work.key) or self._compute(delivery, work, lease.epoch, keeper)
         except WorkerDiedError as error:
             self.leases.release(keeper.lease, worker_died=True)
             self._last_death = f"; at last {error.message}"
@@ -180,20 +207,17 @@ class StageLoop:
             self.log.release(delivery, 1.0)
         except HagdError as error:
             self.leases.release(keeper.lease)
-            self._settle(delivery, error)
+            self._settle(delivery, error, work.inputs.values())
         except BaseException:
             with suppress(HagdError):
                 self.leases.release(keeper.lease)
             raise
         else:
             self.leases.forgive(keeper.lease)
-            self._publish(delivery, manifest, cached=False)
+            self._publish(delivery, manifest, shards, cached=False)
 
-    def _compute(self, delivery: Delivery, key: str, epoch: int, keeper: LeaseKeeper) -> Manifest:
-        envelope = delivery.envelope
-        inputs = {role: envelope.inputs[role] for role in self.spec.inputs}
-        config = envelope.plan[envelope.stage_index].config
-        task = Task(self.spec.id, key, epoch, self.spec.run, config, inputs, self.spec.outputs)
+    def _compute(self, delivery: Delivery, work: Work, epoch: int, keeper: LeaseKeeper) -> Manifest:
+        task = Task(self.spec.id, work.key, epoch, work.run, work.config, work.inputs, work.outputs)
         result = self.executor.execute(
             task,
             self.store,
@@ -201,13 +225,13 @@ class StageLoop:
             lambda: keeper.should_stop() or self.stop.is_set(),
         )
         found = Manifest(
-            key, self.spec.id, result.outputs, result.compute_fingerprint, result.seconds, result.peak_rss_bytes
+            work.key, self.spec.id, result.outputs, result.compute_fingerprint, result.seconds, result.peak_rss_bytes
         )
         manifest = publish_manifest(self.store, found)
-        clear_checkpoints(self.store, key)
+        clear_checkpoints(self.store, work.key)
         return manifest
 
-    def _settle(self, delivery: Delivery, error: HagdError) -> None:
+    def _settle(self, delivery: Delivery, error: HagdError, inputs: Iterable[ArtifactRef]) -> None:
         """Decide what an error of a task means for its request."""
         envelope = delivery.envelope
         if isinstance(error, StoreFullError):
@@ -222,21 +246,22 @@ class StageLoop:
             delay = RETRY_SECONDS[min(delivery.attempts, len(RETRY_SECONDS)) - 1]
             self._report(delivery, 0.0, 0.0, f"{error.message}; trying again in {delay:.0f} s")
             self.log.release(delivery, delay)
-        elif self._heal(envelope):
+        elif self._heal(envelope, inputs, lost=envelope.part == JOIN and isinstance(error, ArtifactNotFoundError)):
             self.log.ack(delivery)
         else:
             self._fail(delivery, failure_of(error))
 
-    def _heal(self, envelope: Envelope) -> bool:
-        """Start the run again when an input of the task is lost or damaged: its stage then computes it anew."""
-        inputs = {role: envelope.inputs[role] for role in self.spec.inputs}
-        damaged = {role for role, ref in inputs.items() if not self.store.check_blob(ref)}
+    def _heal(self, envelope: Envelope, inputs: Iterable[ArtifactRef], *, lost: bool) -> bool:
+        """Start the run again when an input of the task is lost or damaged: its stage then computes it anew.
+
+        `lost` says that the result of a shard is known to be lost.
+        """
+        damaged = {ref for ref in inputs if not self.store.check_blob(ref)}
         healings = int(envelope.data.get("healings", 0))
         request = self.runs.request(envelope.run_id)
-        given = {role for role in damaged if request.inputs.get(role) == inputs[role]}
-        if not damaged or given or healings >= MAX_HEALINGS:
+        if not (damaged or lost) or damaged & set(request.inputs.values()) or healings >= MAX_HEALINGS:
             return False
-        _LOG.warning("inputs %s of stage %s are damaged and are computed again", sorted(damaged), self.spec.id)
+        _LOG.warning("%d inputs of stage %s are damaged and are computed again", len(damaged) + lost, self.spec.id)
         generation = self.runs.reopen(envelope.run_id, after=envelope.generation)
         announce(envelope.run_id, generation, request, self.log, healings + 1)
         return True
@@ -246,12 +271,18 @@ class StageLoop:
         end_run(delivery.envelope, Outcome("failed", self.spec.id, failure), self.runs, self.log)
         self.log.ack(delivery)
 
-    def _publish(self, delivery: Delivery, manifest: Manifest, *, cached: bool) -> None:
-        """Announce a result and ask for the next stage, or end the run."""
+    def _publish(self, delivery: Delivery, manifest: Manifest, shards: Sequence[str], *, cached: bool) -> None:
+        """Announce a result and ask for what follows from it, or end the run."""
         envelope = delivery.envelope
-        if self._is_over(envelope):
-            self.log.ack(delivery)
-            return
+        if not self._is_over(envelope):
+            if envelope.part in (WHOLE, JOIN):
+                self._finish(envelope, manifest, cached=cached)
+            elif are_there(shards, self.store):
+                self.log.append(*request_for(self.spec, envelope, JOIN))
+        self.log.ack(delivery)
+
+    def _finish(self, envelope: Envelope, manifest: Manifest, *, cached: bool) -> None:
+        envelope = replace(envelope, part=WHOLE)
         run_id, generation, index = envelope.run_id, envelope.generation, envelope.stage_index
         state = StageState(
             self.spec.id,
@@ -267,10 +298,9 @@ class StageLoop:
         self._emit(fact_topic(self.spec.id), manifest, replace(envelope, data=state.to_json()))
         if index + 1 < len(envelope.plan):
             following = replace(envelope, stage_index=index + 1, inputs={**envelope.inputs, **manifest.outputs})
-            self._emit(requested_topic(envelope.plan[index + 1].stage_id), manifest, following)
+            self._emit(requested_topic(envelope.plan[index + 1].stage_id, envelope.lane), manifest, following)
         else:
             self.runs.finish(run_id, generation, Outcome(self._verdict(manifest), self.spec.id))
-        self.log.ack(delivery)
 
     def _emit(self, topic: str, manifest: Manifest, envelope: Envelope) -> None:
         identity = event_id(envelope.run_id, topic, manifest.task_key, envelope.generation)

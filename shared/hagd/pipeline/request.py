@@ -11,6 +11,7 @@ import rfc8785
 from hagd.artifacts.reference import ArtifactRef, refs_from_json, refs_to_json
 from hagd.errors import InvalidInputError
 from hagd.events.envelope import PlanEntry
+from hagd.events.topics import LANES, Lane
 
 __all__ = ["PlanEntry", "Request", "run_id_of"]
 
@@ -27,6 +28,8 @@ class Request:
     inputs: Mapping[str, ArtifactRef] = field(default_factory=dict[str, ArtifactRef])
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     """Free text for people; no part of the identity of the run."""
+    lane: Lane = "interactive"
+    """What waits behind what; no part of the identity either."""
 
     def __post_init__(self) -> None:
         for name, value in (("principal", self.principal), ("request id", self.request_id)):
@@ -35,6 +38,8 @@ class Request:
                     f"{value!r} cannot be a {name}",
                     "use lower-case letters, digits, '_', '-' and single '.', starting with a letter or digit",
                 )
+        if self.lane not in LANES:
+            raise InvalidInputError(f"{self.lane!r} is no lane", f"the lanes are {', '.join(LANES)}")
         if not self.plan:
             raise InvalidInputError("the plan names no stage", "name at least one")
 
@@ -45,6 +50,7 @@ class Request:
             "plan": [entry.to_json() for entry in self.plan],
             "inputs": refs_to_json(self.inputs),
             "labels": dict(self.labels),
+            "lane": self.lane,
         }
 
     @staticmethod
@@ -61,6 +67,7 @@ class Request:
                 tuple(PlanEntry.from_json(entry) for entry in value["plan"]),
                 refs_from_json(value["inputs"]),
                 value.get("labels", {}),
+                value.get("lane", "interactive"),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise InvalidInputError(f"not a request: {type(error).__name__}: {error}") from error

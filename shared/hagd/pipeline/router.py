@@ -6,7 +6,7 @@ from typing import Final
 
 from hagd.errors import HagdError
 from hagd.events.log import EventLog
-from hagd.events.topics import REQUESTED, requested_topic
+from hagd.events.topics import LANES, requested_topic
 from hagd.execution.wire import failure_of
 from hagd.pipeline.contract import StageSpec
 from hagd.pipeline.dead_letters import bury
@@ -16,7 +16,7 @@ from hagd.pipeline.state import Outcome
 from hagd.pipeline.submission import CLAIM_SECONDS, end_run
 
 ROUTER: Final = "extraction"
-"""The name under which requests that fit no stage are given up."""
+"""The stage whose topics requests come in by, and under whose name those that fit no stage are given up."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class RequestRouter:
 
     def step(self) -> bool:
         """Handle one request; False when there is none."""
-        delivery = self.log.claim([REQUESTED], CLAIM_SECONDS)
+        delivery = self.log.claim([requested_topic(ROUTER, lane) for lane in LANES], CLAIM_SECONDS)
         if delivery is None:
             return False
         envelope = delivery.envelope
@@ -43,6 +43,6 @@ class RequestRouter:
             bury(envelope, ROUTER, failure, delivery.attempts, self.log)
             end_run(envelope, Outcome("failed", envelope.plan[0].stage_id, failure), self.runs, self.log)
         else:
-            self.log.append(requested_topic(envelope.plan[0].stage_id), envelope)
+            self.log.append(requested_topic(envelope.plan[0].stage_id, envelope.lane), envelope)
         self.log.ack(delivery)
         return True

@@ -3,6 +3,7 @@
     runs/<run_id>/request                              the request, first writer wins
     runs/<run_id>/<generation>/opened                  generation n+1 is a run that was opened again
     runs/<run_id>/<generation>/<index>-<stage>.started
+    runs/<run_id>/<generation>/<index>-<stage>.shards  the keys of the parts of a divided task
     runs/<run_id>/<generation>/<index>-<stage>.done    write-once
     runs/<run_id>/<generation>/cancel
     runs/<run_id>/<generation>/outcome                 first writer wins
@@ -12,7 +13,7 @@ and finished stages are found again by their task keys, not by these markers.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ import rfc8785
 
 from hagd.artifacts.store import ArtifactStore
 from hagd.errors import CorruptArtifactError, RunConflictError, UnknownNameError
+from hagd.pipeline.quotas import ActiveRuns
 from hagd.pipeline.request import Request, run_id_of
 from hagd.pipeline.state import Outcome, RunState, StageState
 
@@ -29,6 +31,11 @@ class RunStore:
     """Reads and writes the state of runs."""
 
     store: ArtifactStore
+
+    @property
+    def active(self) -> ActiveRuns:
+        """Give the marks of the runs that go on."""
+        return ActiveRuns(self.store)
 
     def create(self, request: Request, identity: str) -> str:
         """Keep a request; quiet when the same is there already.
@@ -41,10 +48,10 @@ class RunStore:
         run_id = run_id_of(request.principal, request.request_id)
         data = rfc8785.dumps({"identity": identity, "request": request.to_json()})
         key = f"runs/{run_id}/request"
-        if self.store.put_if_absent(key, data) is not None:
-            self.store.put_if_absent(f"runs/{run_id}/g0000/opened", b"{}")
-            return run_id
         there = self.store.read(key)
+        if there is None:
+            self.active.mark(request.principal, run_id)
+            there = None if self.store.put_if_absent(key, data) is not None else self.store.read(key)
         if there is not None and there.data != data:
             if _parse(there.data, key)["identity"] != identity:
                 raise RunConflictError(
@@ -54,6 +61,10 @@ class RunStore:
             self.store.replace(key, data, there.etag)
         self.store.put_if_absent(f"runs/{run_id}/g0000/opened", b"{}")
         return run_id
+
+    def exists(self, run_id: str) -> bool:
+        """Say whether a request of this id was accepted."""
+        return self.store.read(f"runs/{run_id}/request") is not None
 
     def list(self) -> list[str]:
         """Give the ids of all runs, sorted."""
@@ -92,12 +103,22 @@ class RunStore:
 
     def reopen(self, run_id: str, after: int) -> int:
         """Open generation `after` + 1, or join whoever opened it first; give its number."""
+        self.active.mark(self.request(run_id).principal, run_id)
         self.store.put_if_absent(f"runs/{run_id}/g{after + 1:04d}/opened", b"{}")
         return after + 1
 
     def start_stage(self, run_id: str, generation: int, index: int, stage: StageState) -> None:
         """Note that a stage has been started."""
         self._write(run_id, generation, f"{index:02d}-{stage.stage_id}.started", stage.to_json())
+
+    def divide_stage(self, run_id: str, generation: int, index: int, stage_id: str, keys: Sequence[str]) -> None:
+        """Note the keys of the parts into which a stage was divided."""
+        self._write(run_id, generation, f"{index:02d}-{stage_id}.shards", {"keys": list(keys)})
+
+    def shards(self, run_id: str, generation: int, index: int, stage_id: str) -> Sequence[str]:
+        """Give the keys of the parts of a stage; empty when it was not divided."""
+        value = self._read(run_id, generation, f"{index:02d}-{stage_id}.shards")
+        return () if value is None else tuple(value["keys"])
 
     def finish_stage(self, run_id: str, generation: int, index: int, stage: StageState) -> None:
         """Note what a stage gave; the first note stays."""
@@ -132,6 +153,7 @@ class RunStore:
     def finish(self, run_id: str, generation: int, outcome: Outcome) -> Outcome:
         """Write how the run ended, unless somebody was first; give the outcome that stands."""
         self._write(run_id, generation, "outcome", outcome.to_json())
+        self.active.clear(self.request(run_id).principal, run_id)
         return self.outcome(run_id, generation) or outcome
 
     def outcome(self, run_id: str, generation: int | None = None) -> Outcome | None:
@@ -158,6 +180,7 @@ class RunStore:
 
     def delete(self, run_id: str) -> None:
         """Forget a run; its artifacts stay until they are collected."""
+        self.active.clear(self.request(run_id).principal, run_id)
         for key in self.store.list(f"runs/{run_id}/"):
             self.store.delete(key)
 

@@ -1,13 +1,15 @@
 """How a request becomes events: the request object first, then the event, so that an answer means it will be done."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from hagd.artifacts.store import ArtifactStore
 from hagd.events.envelope import Envelope, event_id
 from hagd.events.log import EventLog
-from hagd.events.topics import REQUESTED, RUN_FAILED
+from hagd.events.topics import REQUESTED, RUN_FAILED, requested_topic
 from hagd.pipeline.contract import StageSpec
-from hagd.pipeline.request import Request
+from hagd.pipeline.quotas import Quota
+from hagd.pipeline.request import Request, run_id_of
 from hagd.pipeline.runs import RunStore
 from hagd.pipeline.stages import identity_of
 from hagd.pipeline.state import Outcome
@@ -15,15 +17,24 @@ from hagd.pipeline.state import Outcome
 CLAIM_SECONDS = 60.0
 
 
-def submit(request: Request, store: ArtifactStore, log: EventLog, stages: Mapping[str, StageSpec] | None = None) -> str:
+def submit(
+    request: Request,
+    store: ArtifactStore,
+    log: EventLog,
+    stages: Mapping[str, StageSpec] | None = None,
+    quota: Quota | None = None,
+) -> str:
     """Write the request, then its event; give the run id. Submitting the same request again changes nothing.
 
     Raises:
         UnknownNameError, UsageError: the plan cannot be run here, see `check_plan`.
         RunConflictError: the request id names a run with other settings.
+        QuotaExceededError: the principal has as many unfinished runs as `quota` allows.
         StoreFullError, UnavailableError: the store or the log.
     """
     runs = RunStore(store)
+    if quota is not None and not runs.exists(run_id_of(request.principal, request.request_id)):
+        quota.check(request.principal, runs.active, lambda run_id: runs.outcome(run_id) is not None)
     run_id = runs.create(request, identity_of(request, stages))
     announce(run_id, runs.generation(run_id), request, log)
     return run_id
@@ -33,7 +44,8 @@ def announce(run_id: str, generation: int, request: Request, log: EventLog, heal
     """Append the event that starts a generation of a run; once per generation, however often it is called."""
     identity = event_id(run_id, REQUESTED, "", generation)
     data = {"healings": healings}
-    log.append(REQUESTED, Envelope(identity, run_id, generation, 0, request.plan, request.inputs, data))
+    envelope = Envelope(identity, run_id, generation, 0, request.plan, request.inputs, data, lane=request.lane)
+    log.append(requested_topic("extraction", request.lane), envelope)
 
 
 def end_run(envelope: Envelope, outcome: Outcome, runs: RunStore, log: EventLog, topic: str = RUN_FAILED) -> None:
@@ -41,13 +53,4 @@ def end_run(envelope: Envelope, outcome: Outcome, runs: RunStore, log: EventLog,
     stands = runs.finish(envelope.run_id, envelope.generation, outcome)
     if stands == outcome:
         announcement = event_id(envelope.run_id, topic, "", envelope.generation)
-        fact = Envelope(
-            announcement,
-            envelope.run_id,
-            envelope.generation,
-            envelope.stage_index,
-            envelope.plan,
-            envelope.inputs,
-            outcome.to_json(),
-        )
-        log.append(topic, fact)
+        log.append(topic, replace(envelope, id=announcement, data=outcome.to_json(), part=""))

@@ -28,6 +28,7 @@ _CODES: Final[dict[str, int]] = {
     "not-a-run": code_pb2.NOT_FOUND,
     "run-locked": code_pb2.ABORTED,
     "run-conflict": code_pb2.ALREADY_EXISTS,
+    "quota-exceeded": code_pb2.RESOURCE_EXHAUSTED,
     "cancelled": code_pb2.CANCELLED,
     "worker-died": code_pb2.UNAVAILABLE,
     "unavailable": code_pb2.UNAVAILABLE,

@@ -94,9 +94,10 @@ def request(name: str = "first", **config: Any) -> Request:
         return PlanEntry(stage_id, STAGES[stage_id].semantics_version, fields)
 
     numbers = {"seed": 7, **{key: config[key] for key in ("steps",) if key in config}}
-    total = {key: config[key] for key in ("trouble",) if key in config}
+    total = {key: config[key] for key in ("trouble", "shards") if key in config}
     verdict = {key: config[key] for key in ("threshold",) if key in config}
-    return Request("me", name, (entry("numbers", numbers), entry("total", total), entry("verdict", verdict)))
+    plan = (entry("numbers", numbers), entry("total", total), entry("verdict", verdict))
+    return Request("me", name, plan, lane=config.get("lane", "interactive"))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import numpy as np
 
 from hagd.artifacts.document import Document
 from hagd.errors import AccuracyGateError, InvalidInputError, StoreFullError, UnavailableError
-from hagd.pipeline.contract import Config, StageContext, StageSpec
+from hagd.pipeline.contract import Config, Sharding, StageContext, StageSpec
 
 Documents = Mapping[str, Document]
 LOCAL = frozenset({"journal", "pause_seconds", "trouble"})
@@ -19,7 +19,7 @@ LOCAL = frozenset({"journal", "pause_seconds", "trouble"})
 
 def resolve(config: Config) -> dict[str, Any]:
     """Accept what the toy stages know."""
-    unknown = sorted(set(config) - LOCAL - {"seed", "steps", "threshold"})
+    unknown = sorted(set(config) - LOCAL - {"seed", "steps", "threshold", "shards"})
     if unknown:
         raise InvalidInputError(f"unknown settings: {', '.join(unknown)}")
     return dict(config)
@@ -49,6 +49,28 @@ def add(inputs: Documents, config: Config, context: StageContext) -> Documents:
     make_trouble(config)
     context.progress(1, 1, "added")
     return {"total": Document({"total": float(inputs["numbers"].tensors["numbers"].sum())})}
+
+
+def split(config: Config) -> list[Config]:
+    """Give each shard every so many numbers."""
+    shards = config.get("shards", 1)
+    local = {name: value for name, value in config.items() if name in LOCAL}
+    return [{"first": first, "each": shards, **local} for first in range(shards)]
+
+
+def add_some(inputs: Documents, config: Config, context: StageContext) -> Documents:
+    """Add the numbers of a shard."""
+    note(config, f"part {config['first']}")
+    make_trouble(config)
+    some = inputs["numbers"].tensors["numbers"][config["first"] :: config["each"]]
+    return {"part": Document({"total": float(some.sum())})}
+
+
+def add_parts(inputs: Documents, config: Config, context: StageContext) -> Documents:
+    """Add what the shards gave."""
+    note(config, "join")
+    parts = [document.content["total"] for role, document in sorted(inputs.items()) if role.startswith("part/")]
+    return {"total": Document({"total": float(sum(parts))})}
 
 
 def judge(inputs: Documents, config: Config, context: StageContext) -> Documents:
@@ -85,6 +107,7 @@ def make_trouble(config: Config) -> None:
 
 _HERE = "unit.pipeline.toy_stages"
 NUMBERS = StageSpec("numbers", 1, (), ("numbers",), f"{_HERE}:make_numbers", resolve, LOCAL)
-TOTAL = StageSpec("total", 1, ("numbers",), ("total",), f"{_HERE}:add", resolve, LOCAL)
+PARTS = Sharding(split, f"{_HERE}:add_some", ("part",), f"{_HERE}:add_parts")
+TOTAL = StageSpec("total", 1, ("numbers",), ("total",), f"{_HERE}:add", resolve, LOCAL, sharding=PARTS)
 VERDICT = StageSpec("verdict", 2, ("total",), ("evidence",), f"{_HERE}:judge", resolve, LOCAL)
 STAGES = {spec.id: spec for spec in (NUMBERS, TOTAL, VERDICT)}

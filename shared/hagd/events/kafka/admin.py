@@ -18,6 +18,7 @@ from hagd.errors import InvalidInputError
 from hagd.events.kafka.connection import connect
 from hagd.events.kafka.settings import MAX_RECORD_BYTES, KafkaSettings, translated
 from hagd.events.topics import (
+    LANES,
     PROGRESSED,
     REQUESTED,
     RETRY_TIERS,
@@ -126,10 +127,12 @@ def plan_topics(
     passing = _config(durability, str(_DAY_MS))
     plans: list[TopicPlan] = []
     for stage_id in stages:
-        topic, count = requested_topic(stage_id), partitions.get(stage_id, otherwise)
-        work = [topic, *(retry_topic(topic, tier) for tier in RETRY_TIERS)]
-        plans += [TopicPlan(name, count, durability.replication, kept) for name in work]
-        aside = [unreadable_topic(topic), dead_letter_topic(stage_id)]
+        count = partitions.get(stage_id, otherwise)
+        aside = [dead_letter_topic(stage_id)]
+        for topic in (requested_topic(stage_id, lane) for lane in LANES):
+            work = [topic, *(retry_topic(topic, tier) for tier in RETRY_TIERS)]
+            plans += [TopicPlan(name, count, durability.replication, kept) for name in work]
+            aside.append(unreadable_topic(topic))
         plans += [TopicPlan(name, 1, durability.replication, kept) for name in aside]
         if stage_id != first:
             plans.append(TopicPlan(fact_topic(stage_id), count, durability.replication, facts))

@@ -130,19 +130,20 @@ class KafkaEventLog:
         self._reader.close()
 
     def _take_oldest(self, topics: Sequence[str], seconds: float) -> _Taken | None:
-        """Claim the event of `topics` that was appended first, of those that may be claimed."""
+        """Claim the event that was appended first, of those of the first topic of which any may be claimed."""
         now = self._clock.now()
-        found = [
-            _Taken(topic, *place, held, held.value or b"")
-            for topic in topics
-            for member in self._members_of(topic)
-            for place, window in member.windows.items()
-            if (held := window.oldest(now)) is not None
-        ]
-        oldest = min(found, key=lambda it: it.held.timestamp, default=None)
-        if oldest is not None:
-            PartitionWindow.take(oldest.held, now + seconds)
-        return oldest
+        for topic in topics:
+            found = [
+                _Taken(topic, *place, held, held.value or b"")
+                for member in self._members_of(topic)
+                for place, window in member.windows.items()
+                if (held := window.oldest(now)) is not None
+            ]
+            oldest = min(found, key=lambda it: it.held.timestamp, default=None)
+            if oldest is not None:
+                PartitionWindow.take(oldest.held, now + seconds)
+                return oldest
+        return None
 
     def _delivery(self, taken: _Taken) -> Delivery | None:
         """Read a claimed event; None when it is none and was put away."""
