@@ -8,7 +8,7 @@ cancels and repeated submissions, over a log, a store and a clock in memory. The
   undisturbed run.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +20,9 @@ from hagd.artifacts.leases import LeaseTable, Owner
 from hagd.artifacts.manifests import read_manifest
 from hagd.artifacts.store import ArtifactStore
 from hagd.errors import WorkerDiedError
+from hagd.events.envelope import Envelope
 from hagd.events.log import Delivery
-from hagd.events.topics import REQUESTED, requested_topic
+from hagd.events.topics import LANES, Lane, requested_topic
 from hagd.execution.executor import Task, TaskProgress, TaskResult
 from hagd.execution.inline import InlineExecutor
 from hagd.pipeline.housekeeping import collect
@@ -34,7 +35,8 @@ from unit.pipeline.test_loop import World, request
 from unit.pipeline.toy_stages import STAGES
 
 STAGE_IDS = list(STAGES)
-TOPICS = {requested_topic(stage_id): stage_id for stage_id in STAGES}
+TOPICS = {requested_topic(stage_id, lane): stage_id for stage_id in STAGES for lane in LANES}
+ENTRIES = {requested_topic("extraction", lane) for lane in LANES}
 
 
 class KilledError(BaseException):
@@ -151,23 +153,43 @@ class ProtocolMachine(RuleBasedStateMachine):
         over = self.runs.generation(run_id) != generation or self.runs.outcome(run_id, generation) is not None
         if over:
             return
-        if topic == REQUESTED:
-            first = requested_topic(envelope.plan[0].stage_id)
+        if topic in ENTRIES:
+            first = requested_topic(envelope.plan[0].stage_id, envelope.lane)
             assert any(it.envelope.id == envelope.id for it in self.log.read(first)), "a request was dropped"
             return
         index = STAGE_IDS.index(TOPICS[topic])
         state = self.runs.stages(run_id, generation)[index]
+        shards = self.runs.shards(run_id, generation, index, state.stage_id)
+        if shards and state.status == "running":
+            self.check_ack_of_part(topic, envelope, shards)
+            return
         assert state.status in ("done", "cached")
         assert read_manifest(self.store, state.task_key) is not None
-        following = requested_topic(envelope.plan[index + 1].stage_id)
+        following = requested_topic(envelope.plan[index + 1].stage_id, envelope.lane)
         waiting = [it.envelope for it in self.log.read(following)]
         assert any((it.run_id, it.generation) == (run_id, generation) for it in waiting), "the next stage was not asked"
 
-    @rule(name=st.sampled_from("abc"), steps=st.sampled_from([2, 3]))
-    def ask(self, name: str, steps: int) -> None:
-        request_id = f"{name}{steps}"
-        run_id = submit(request(request_id, steps=steps), self.store, self.log, STAGES)
-        self.accepted[run_id] = {"request_id": request_id, "steps": steps}
+    def check_ack_of_part(self, topic: str, envelope: Envelope, shards: Sequence[str]) -> None:
+        """A divided task waits as its shards; the last of them to be done asks for the join."""
+        asked = {
+            it.envelope.part
+            for it in self.log.read(topic)
+            if (it.envelope.run_id, it.envelope.generation) == (envelope.run_id, envelope.generation)
+        }
+        assert asked >= {str(number) for number in range(len(shards))}, "a shard was not asked for"
+        if all(read_manifest(self.store, key) is not None for key in shards):
+            assert "join" in asked or envelope.part == "", "nobody joins"
+
+    @rule(
+        name=st.sampled_from("abc"),
+        steps=st.sampled_from([2, 3]),
+        shards=st.sampled_from([1, 3]),
+        lane=st.sampled_from(LANES),
+    )
+    def ask(self, name: str, steps: int, shards: int, lane: Lane) -> None:
+        request_id = f"{name}{steps}{shards}"
+        run_id = submit(request(request_id, steps=steps, shards=shards, lane=lane), self.store, self.log, STAGES)
+        self.accepted[run_id] = {"request_id": request_id, "steps": steps, "shards": shards}
 
     @rule(which=st.integers(0, 1), stage=st.sampled_from(["router", *STAGE_IDS]))
     def step(self, which: int, stage: str) -> None:
@@ -250,7 +272,7 @@ class ProtocolMachine(RuleBasedStateMachine):
             return
         assert state.outcome.status in ("verified", "refuted"), state.outcome
         undisturbed = World()
-        other = undisturbed.submit(asked["request_id"], steps=asked["steps"])
+        other = undisturbed.submit(asked["request_id"], steps=asked["steps"], shards=asked["shards"])
         undisturbed.drive()
         assert state.outcome == undisturbed.runs.get(other).outcome
         assert state.outputs == undisturbed.runs.get(other).outputs

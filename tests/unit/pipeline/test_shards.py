@@ -6,6 +6,7 @@ import pytest
 
 from hagd.artifacts.manifests import read_manifest
 from hagd.events.topics import fact_topic, requested_topic
+from hagd.execution.executor import Task
 from hagd.pipeline.contract import shard_key
 from hagd.pipeline.housekeeping import collect
 from hagd.pipeline.state import Outcome
@@ -84,7 +85,10 @@ def test_a_shard_that_fails_ends_the_run_with_its_reason(world: World, tmp_path:
 
 
 def test_a_shard_whose_worker_dies_is_tried_again(world: World) -> None:
-    world.executor.before = lambda task: setattr(world.executor, "deaths", world.executor.tasks == ["numbers", "total"])
+    def kill_the_first_shard(_: Task) -> None:
+        world.executor.deaths = int(world.executor.tasks == ["numbers", "total"])
+
+    world.executor.before = kill_the_first_shard
     run_id = world.submit(steps=7, shards=3)
     world.drive(idle_seconds=1.0)
     assert world.statuses(run_id) == ["done", "done", "done"]
