@@ -1,4 +1,4 @@
-"""`hagd admin topics create`: what an operator does once, before services start on a cluster."""
+"""`hagd admin topics create|trim`: what an operator does once, before services start on a cluster, and regularly."""
 
 from typing import Annotated, Any
 
@@ -13,6 +13,14 @@ topics_app = typer.Typer(help="Topics on Kafka.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
 
 
+ServersOption = Annotated[
+    str | None, typer.Option(envvar="HAGD_KAFKA_SERVERS", help="host:port of Kafka, several with commas.")
+]
+StageOption = Annotated[
+    list[str] | None, typer.Option("--stage", metavar="STAGE", help="A stage; the installed ones by default.")
+]
+
+
 @app.callback()
 def admin() -> None:
     """Prepare a cluster."""
@@ -25,12 +33,8 @@ def topics() -> None:
 
 @topics_app.command("create")
 def create(
-    servers: Annotated[
-        str | None, typer.Option(envvar="HAGD_KAFKA_SERVERS", help="host:port of Kafka, several with commas.")
-    ] = None,
-    stage: Annotated[
-        list[str] | None, typer.Option("--stage", metavar="STAGE", help="A stage; the installed ones by default.")
-    ] = None,
+    servers: ServersOption = None,
+    stage: StageOption = None,
     partitions: Annotated[int, typer.Option(help="Partitions of a stage: how many may work it off at once.")] = 12,
     partitions_of: Annotated[
         list[str] | None, typer.Option("--partitions-of", metavar="STAGE=N", help="Partitions of one stage.")
@@ -58,6 +62,28 @@ def create(
     if any(report.weaknesses for report in reports):
         say("hint: alter those topics with the tools of Kafka, or ask for less")
         raise typer.Exit(EXIT_FAILED)
+
+
+@topics_app.command("trim")
+def trim(
+    servers: ServersOption = None,
+    stage: StageOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and delete nothing.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Delete requests that are worked off. They have no retention, so run this daily; open ones are never touched."""
+    from hagd.events.kafka.settings import KafkaSettings  # noqa: PLC0415
+    from hagd.events.kafka.trim import trim_topics  # noqa: PLC0415
+    from hagd.events.topics import ENTRY_STAGE  # noqa: PLC0415
+    from hagd.pipeline.stages import discover_stages  # noqa: PLC0415
+
+    settings = KafkaSettings.from_environment(servers)
+    found = trim_topics(settings, stage or [ENTRY_STAGE, *discover_stages()], dry_run=dry_run)
+    if as_json:
+        write_json("topics-trimmed", [it.__dict__ for it in found])
+        return
+    rows: list[list[Any]] = [[it.topic, it.partition, it.deleted, it.first_offset] for it in found]
+    write_table(["topic", "partition", "would go" if dry_run else "gone", "first left"], rows)
 
 
 def _count(text: str) -> tuple[str, int]:

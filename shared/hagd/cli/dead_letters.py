@@ -26,8 +26,8 @@ LetterArgument = Annotated[str, typer.Argument(metavar="LETTER", help="The id of
 def _place(folder: Path) -> "Generator[tuple[EventLog, RunStore, list[str]]]":
     """Open log and runs of a folder, and name the stages that may have left letters there."""
     from hagd.events.sqlite import SqliteEventLog  # noqa: PLC0415
+    from hagd.events.topics import ENTRY_STAGE  # noqa: PLC0415
     from hagd.pipeline.folder import RunFolder  # noqa: PLC0415
-    from hagd.pipeline.router import ROUTER  # noqa: PLC0415
     from hagd.pipeline.stages import discover_stages  # noqa: PLC0415
 
     opened = RunFolder.open(folder)
@@ -35,7 +35,7 @@ def _place(folder: Path) -> "Generator[tuple[EventLog, RunStore, list[str]]]":
     planned = {entry.stage_id for run_id in runs.list() for entry in runs.request(run_id).plan}
     log = SqliteEventLog(opened.log_path)
     try:
-        yield log, runs, sorted({ROUTER, *planned, *discover_stages()})
+        yield log, runs, sorted({ENTRY_STAGE, *planned, *discover_stages()})
     finally:
         log.close()
 

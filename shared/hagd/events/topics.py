@@ -6,7 +6,8 @@ from typing import Final, Literal
 Lane = Literal["interactive", "batch"]
 """Who waits: a person, or nobody. Work of the first lane goes first."""
 LANES: Final[tuple[Lane, ...]] = ("interactive", "batch")
-REQUESTED: Final = "hagd.extraction.requested.v1"
+ENTRY_STAGE: Final = "extraction"
+"""Under this name, as if it were a stage, requests come in and are handed to the first stage of their plan."""
 PROGRESSED: Final = "hagd.stage.progressed.v1"
 RUN_FAILED: Final = "hagd.run.failed.v1"
 RUN_CANCELLED: Final = "hagd.run.cancelled.v1"
@@ -24,7 +25,7 @@ _FACTS: Final = {
 
 
 def requested_topic(stage_id: str, lane: Lane = "interactive") -> str:
-    """Give the topic of a lane that the loop of a stage reads; stage `extraction` is where runs come in."""
+    """Give the topic of a lane that the loop of a stage reads."""
     return f"hagd.{stage_id}.requested{_LANE_PARTS[lane]}.v1"
 
 

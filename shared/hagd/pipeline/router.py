@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
 
 from hagd.errors import HagdError
 from hagd.events.log import EventLog
-from hagd.events.topics import LANES, requested_topic
+from hagd.events.topics import ENTRY_STAGE, LANES, requested_topic
 from hagd.execution.wire import failure_of
 from hagd.pipeline.contract import StageSpec
 from hagd.pipeline.dead_letters import bury
@@ -14,9 +13,6 @@ from hagd.pipeline.runs import RunStore
 from hagd.pipeline.stages import check_plan
 from hagd.pipeline.state import Outcome
 from hagd.pipeline.submission import CLAIM_SECONDS, end_run
-
-ROUTER: Final = "extraction"
-"""The stage whose topics requests come in by, and under whose name those that fit no stage are given up."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +25,7 @@ class RequestRouter:
 
     def step(self) -> bool:
         """Handle one request; False when there is none."""
-        delivery = self.log.claim([requested_topic(ROUTER, lane) for lane in LANES], CLAIM_SECONDS)
+        delivery = self.log.claim([requested_topic(ENTRY_STAGE, lane) for lane in LANES], CLAIM_SECONDS)
         if delivery is None:
             return False
         envelope = delivery.envelope
@@ -40,7 +36,7 @@ class RequestRouter:
                 self.log.release(delivery, 1.0)
                 return True
             failure = failure_of(error)
-            bury(envelope, ROUTER, failure, delivery.attempts, self.log)
+            bury(envelope, ENTRY_STAGE, failure, delivery.attempts, self.log)
             end_run(envelope, Outcome("failed", envelope.plan[0].stage_id, failure), self.runs, self.log)
         else:
             self.log.append(requested_topic(envelope.plan[0].stage_id, envelope.lane), envelope)

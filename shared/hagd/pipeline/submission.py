@@ -6,7 +6,7 @@ from dataclasses import replace
 from hagd.artifacts.store import ArtifactStore
 from hagd.events.envelope import Envelope, event_id
 from hagd.events.log import EventLog
-from hagd.events.topics import REQUESTED, RUN_FAILED, requested_topic
+from hagd.events.topics import ENTRY_STAGE, RUN_FAILED, requested_topic
 from hagd.pipeline.contract import StageSpec
 from hagd.pipeline.quotas import Quota
 from hagd.pipeline.request import Request, run_id_of
@@ -42,10 +42,10 @@ def submit(
 
 def announce(run_id: str, generation: int, request: Request, log: EventLog, healings: int = 0) -> None:
     """Append the event that starts a generation of a run; once per generation, however often it is called."""
-    identity = event_id(run_id, REQUESTED, "", generation)
+    identity = event_id(run_id, ENTRY_STAGE, "", generation)
     data = {"healings": healings}
     envelope = Envelope(identity, run_id, generation, 0, request.plan, request.inputs, data, lane=request.lane)
-    log.append(requested_topic("extraction", request.lane), envelope)
+    log.append(requested_topic(ENTRY_STAGE, request.lane), envelope)
 
 
 def end_run(envelope: Envelope, outcome: Outcome, runs: RunStore, log: EventLog, topic: str = RUN_FAILED) -> None:

@@ -8,16 +8,16 @@ import pytest
 from hagd.cli.app import run as hagd
 from hagd.errors import RunError, UnknownNameError
 from hagd.events.sqlite import SqliteEventLog
+from hagd.events.topics import ENTRY_STAGE
 from hagd.execution.inline import InlineExecutor
 from hagd.pipeline.dead_letters import DeadLetter, dead_letters, find_dead_letter, replay
 from hagd.pipeline.embedded import EmbeddedRuntime
-from hagd.pipeline.router import ROUTER
 from unit.pipeline.test_loop import World, request, trouble
 from unit.pipeline.toy_stages import STAGES
 
 
 def letters(world: World) -> list[DeadLetter]:
-    return list(dead_letters(world.log, world.runs, [ROUTER, *STAGES]))
+    return list(dead_letters(world.log, world.runs, [ENTRY_STAGE, *STAGES]))
 
 
 def failed(tmp_path: Path) -> tuple[World, str]:

@@ -18,9 +18,9 @@ from hagd.errors import InvalidInputError
 from hagd.events.kafka.connection import connect
 from hagd.events.kafka.settings import MAX_RECORD_BYTES, KafkaSettings, translated
 from hagd.events.topics import (
+    ENTRY_STAGE,
     LANES,
     PROGRESSED,
-    REQUESTED,
     RETRY_TIERS,
     RUN_CANCELLED,
     RUN_FAILED,
@@ -116,8 +116,7 @@ def plan_topics(
     Raises:
         InvalidInputError: a number is no number of partitions, or is given for an unknown stage.
     """
-    first = REQUESTED.split(".")[1]
-    stages = sorted({*stage_ids, first})
+    stages = sorted({*stage_ids, ENTRY_STAGE})
     if unknown := sorted(set(partitions) - set(stages)):
         raise InvalidInputError(f"no stage is called {', '.join(unknown)}", f"the stages are {', '.join(stages)}")
     if min(otherwise, *partitions.values()) < 1 if partitions else otherwise < 1:
@@ -134,7 +133,7 @@ def plan_topics(
             plans += [TopicPlan(name, count, durability.replication, kept) for name in work]
             aside.append(unreadable_topic(topic))
         plans += [TopicPlan(name, 1, durability.replication, kept) for name in aside]
-        if stage_id != first:
+        if stage_id != ENTRY_STAGE:
             plans.append(TopicPlan(fact_topic(stage_id), count, durability.replication, facts))
     plans += [TopicPlan(name, otherwise, durability.replication, facts) for name in (RUN_FAILED, RUN_CANCELLED)]
     plans.append(TopicPlan(PROGRESSED, otherwise, durability.replication, passing))

@@ -9,7 +9,7 @@ from kafka import KafkaAdminClient
 from hagd.errors import InvalidInputError
 from hagd.events.kafka.admin import Durability, TopicPlan, TopicState, create_topics, plan_topics
 from hagd.events.kafka.log import KafkaEventLog
-from hagd.events.topics import PROGRESSED, REQUESTED, dead_letter_topic, fact_topic, requested_topic, retry_topic
+from hagd.events.topics import ENTRY_STAGE, PROGRESSED, dead_letter_topic, fact_topic, requested_topic, retry_topic
 from kafka_logs import event, settings
 
 ONE_NODE = Durability(replication=1, min_insync=1)
@@ -27,7 +27,7 @@ def plans(stage_id: str = "toy", **partitions: int) -> dict[str, TopicPlan]:
 def test_work_is_kept_for_ever_on_three_brokers_of_which_two_have_it() -> None:
     made = plans()
     topic = requested_topic("toy")
-    for name in (REQUESTED, topic, retry_topic(topic, 10.0), dead_letter_topic("toy")):
+    for name in (requested_topic(ENTRY_STAGE), topic, retry_topic(topic, 10.0), dead_letter_topic("toy")):
         assert made[name].replication == 3
         assert made[name].config["min.insync.replicas"] == "2"
         assert made[name].config["retention.ms"] == "-1"
@@ -45,7 +45,7 @@ def test_facts_are_kept_for_their_days_and_progress_for_one() -> None:
 def test_partitions_are_set_by_stage() -> None:
     made = plans(toy=24, extraction=3)
     assert made[requested_topic("toy")].partitions == made[retry_topic(requested_topic("toy"), 120.0)].partitions == 24
-    assert made[REQUESTED].partitions == 3
+    assert made[requested_topic(ENTRY_STAGE)].partitions == 3
     assert made[PROGRESSED].partitions == 5
 
 
