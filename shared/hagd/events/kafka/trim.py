@@ -1,0 +1,69 @@
+"""Trimming topics of work: what everybody has worked off is deleted, and nothing else ever is.
+
+Topics of work have no retention, because work must not be dropped for its age. So somebody has to delete what lies
+below the lowest offset that the group of a topic has committed; a topic without a group keeps everything.
+"""
+
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from kafka import KafkaAdminClient
+from kafka.admin import OffsetSpec
+from kafka.structs import TopicPartition
+
+from hagd.events.kafka.connection import connect
+from hagd.events.kafka.settings import KafkaSettings, translated
+from hagd.events.topics import LANES, RETRY_TIERS, requested_topic, retry_topic
+
+
+@dataclass(frozen=True)
+class Trimmed:
+    """What was deleted of one partition."""
+
+    topic: str
+    partition: int
+    first_offset: int
+    """The lowest offset that is left."""
+    deleted: int
+
+
+def trim_topics(settings: KafkaSettings, stage_ids: Iterable[str], *, dry_run: bool = False) -> list[Trimmed]:
+    """Delete what is worked off of the topics of some stages; give the partitions of which anything went.
+
+    Raises:
+        UnavailableError: the cluster does not answer, or refuses.
+    """
+    topics = [requested_topic(stage_id, lane) for stage_id in stage_ids for lane in LANES]
+    # The type checker knows an older release of this class.
+    client: Any = KafkaAdminClient
+    with translated(settings.servers), closing(connect(client, settings)) as admin:
+        there = {topic["name"] for topic in admin.describe_topics()}
+        wanted: dict[TopicPartition, int] = {}
+        for topic in topics:
+            members = {topic: [topic], f"{topic}.retry": [retry_topic(topic, tier) for tier in RETRY_TIERS]}
+            for group, worked_off in members.items():
+                wanted |= _committed(admin, f"{settings.group_prefix}{group}", {*worked_off} & there)
+        first = _offsets(admin, wanted, OffsetSpec.EARLIEST)
+        found = [
+            Trimmed(place.topic, place.partition, offset, offset - first[place])
+            for place, offset in sorted(wanted.items())
+            if offset > first[place]
+        ]
+        if found and not dry_run:
+            admin.delete_records({TopicPartition(it.topic, it.partition): it.first_offset for it in found})
+    return found
+
+
+def _committed(admin: Any, group: str, topics: set[str]) -> dict[TopicPartition, int]:
+    """Give what a group has committed of some topics."""
+    if not topics:
+        return {}
+    offsets: dict[TopicPartition, Any] = admin.list_group_offsets([group]).get(group, {})
+    return {place: it.offset for place, it in offsets.items() if place.topic in topics and it.offset >= 0}
+
+
+def _offsets(admin: Any, places: Iterable[TopicPartition], spec: OffsetSpec) -> dict[TopicPartition, int]:
+    asked = dict.fromkeys(places, spec)
+    return {place: it.offset for place, it in admin.list_partition_offsets(asked).items()} if asked else {}
