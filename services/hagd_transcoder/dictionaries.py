@@ -1,15 +1,16 @@
 """Run the stage: derive what the config leaves open, train one dictionary per layer, measure them on D_select.
 
+Layers that learn apart may be trained in shards, each with every so many layers, and are measured together by the join.
 `neurons` trains nothing. See `domain/training.py` for how the learned kinds come about.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from hagd.artifacts.document import Document
 from hagd.dictionaries.dictionary import Dictionary, DictionaryKind, neurons_of
-from hagd.dictionaries.storage import dictionaries_to_document
+from hagd.dictionaries.storage import dictionaries_from_document, dictionaries_to_document
 from hagd.errors import InvalidInputError
 from hagd.interventions.activations import Subject
 from hagd.models.language_model import LanguageModel
@@ -35,9 +36,30 @@ from random sets by frequency alone."""
 
 def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
     """Train the dictionaries of a model on D_discover of a task. See `StageFunction`."""
-    model, task = model_from_document(inputs["model"]), task_from_document(inputs["task"])
+    model, task = _subject_of(inputs)
     dictionaries, metrics = learn(model, task, read_config(config), context)
     return {"dictionaries": dictionaries_to_document(dictionaries, metrics)}
+
+
+def run_shard(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
+    """Train the dictionaries of the layers of one shard. See `StageFunction`."""
+    model, task = _subject_of(inputs)
+    whole = {name: value for name, value in config.items() if name != "shard"}
+    plan = _plan_for(model, task, read_config(whole))
+    layers = plan.layers[int(config["shard"]) :: read_config(whole).shards]
+    dictionaries = _make(model, task, replace(plan, layers=layers), context)
+    return {"dictionaries": dictionaries_to_document(dictionaries, {})}
+
+
+def join(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
+    """Measure together what the shards have trained. See `StageFunction`."""
+    model, task = _subject_of(inputs)
+    plan = _plan_for(model, task, read_config(config))
+    dictionaries: dict[int, Dictionary] = {}
+    for role in sorted(inputs):
+        if role.startswith("dictionaries/"):
+            dictionaries |= dictionaries_from_document(inputs[role])
+    return {"dictionaries": dictionaries_to_document(dictionaries, _measure(model, task, plan, dictionaries, context))}
 
 
 def learn(
@@ -49,17 +71,33 @@ def learn(
         InvalidInputError: the config does not fit the model, or D_discover is empty.
         NonFiniteError: training diverged.
     """
+    plan = _plan_for(model, task, config)
+    dictionaries = _make(model, task, plan, context)
+    return dictionaries, _measure(model, task, plan, dictionaries, context)
+
+
+def _subject_of(inputs: Mapping[str, Document]) -> tuple[LanguageModel, Task]:
+    return model_from_document(inputs["model"]), task_from_document(inputs["task"])
+
+
+def _plan_for(model: LanguageModel, task: Task, config: TranscoderConfig) -> TrainingPlan:
     batches = task.batches.get("discover", ())
     if not batches:
         raise InvalidInputError("the task has no prompts in D_discover", "give more prompts")
-    plan = make_plan(config, model, max(map(len, batches)), max(len(batch.layout.roles) for batch in batches))
+    return make_plan(config, model, max(map(len, batches)), max(len(batch.layout.roles) for batch in batches))
+
+
+def _make(model: LanguageModel, task: Task, plan: TrainingPlan, context: StageContext) -> dict[int, Dictionary]:
     if plan.kind == "neurons":
-        dictionaries = {layer: neurons_of(model.blocks[layer].mlp, layer) for layer in plan.layers}
-    else:
-        dictionaries = train(model, batches, plan, context)
+        return {layer: neurons_of(model.blocks[layer].mlp, layer) for layer in plan.layers}
+    return train(model, task.batches["discover"], plan, context)
+
+
+def _measure(
+    model: LanguageModel, task: Task, plan: TrainingPlan, dictionaries: Mapping[int, Dictionary], context: StageContext
+) -> dict[str, Any]:
     context.progress(0.97, 1, "measuring the dictionaries on D_select")
-    metrics = evaluate(Subject(model, dictionaries), task)
-    return dictionaries, {"plan": asdict(plan), **metrics}
+    return {"plan": asdict(plan), **evaluate(Subject(model, dictionaries), task)}
 
 
 def make_plan(config: TranscoderConfig, model: LanguageModel, n_prompts: int, n_pos: int) -> TrainingPlan:
@@ -89,6 +127,7 @@ def make_plan(config: TranscoderConfig, model: LanguageModel, n_prompts: int, n_
             "lower k or raise n_features",
         )
     behaviour = _first(config.behaviour, 1.0 if circuits else 0.0)
+    _check_shards(config.shards, len(layers), behaviour)
     return TrainingPlan(
         kind=kind,
         layers=layers,
@@ -108,6 +147,18 @@ def make_plan(config: TranscoderConfig, model: LanguageModel, n_prompts: int, n_
         auxiliary=config.auxiliary,
         seed=config.seed,
     )
+
+
+def _check_shards(shards: int, n_layers: int, behaviour: float) -> None:
+    if shards > n_layers:
+        raise InvalidInputError(
+            f"transcoder.shards is {shards}, but only {n_layers} layers get a dictionary", "a shard needs a layer"
+        )
+    if shards > 1 and behaviour:
+        raise InvalidInputError(
+            f"transcoder.shards is {shards}, but with transcoder.behaviour all layers learn together",
+            "set transcoder.behaviour to 0, or transcoder.shards to 1",
+        )
 
 
 def _kind_for(config: TranscoderConfig, gated_mlp: bool) -> DictionaryKind:

@@ -1,11 +1,12 @@
 """Stage 1 as the pipeline sees it: name, inputs, outputs and a validated config. Loads without torch."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hagd.errors import InvalidInputError
-from hagd.pipeline.contract import Config, StageSpec
+from hagd.pipeline.contract import Config, Sharding, StageSpec
 
 Positive = Annotated[int, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -45,6 +46,8 @@ class TranscoderConfig(BaseModel):
     auxiliary: Weight = 1 / 32
     """Weight of the loss that lets dead features rebuild what is missing."""
     seed: int = 0
+    shards: Positive = 1
+    """Parts that the layers are divided into, each trained by a worker of its own; not with `behaviour`."""
 
 
 def resolve(config: Config) -> dict[str, Any]:
@@ -79,6 +82,12 @@ def read_config(config: Config) -> TranscoderConfig:
     return checked
 
 
+def split(config: Config) -> Sequence[Config]:
+    """Give the config of every shard: that of the task, and which of the shards it is."""
+    count = read_config(config).shards
+    return [{**config, "shard": number} for number in range(count)]
+
+
 STAGE = StageSpec(
     id="transcoder",
     semantics_version=1,
@@ -87,4 +96,7 @@ STAGE = StageSpec(
     run="hagd_transcoder.dictionaries:run",
     resolve=resolve,
     title="Training dictionaries",
+    sharding=Sharding(
+        split, "hagd_transcoder.dictionaries:run_shard", ("dictionaries",), "hagd_transcoder.dictionaries:join"
+    ),
 )
