@@ -6,6 +6,7 @@ for, so that an event that is sent twice is one event.
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -17,6 +18,7 @@ from hagd.errors import InvalidInputError
 from hagd.events.topics import LANES, Lane
 
 SCHEMA_VERSION: Final = 1
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,199}")
 MAX_EVENT_BYTES: Final = 1 << 20
 
 
@@ -130,7 +132,15 @@ def _wrong_fields(read: Envelope) -> list[str]:
         kinds[f"plan[{number}].config"] = (entry.config, dict)
     wrong = [name for name, (value, kind) in kinds.items() if not isinstance(value, kind) or isinstance(value, bool)]
     wrong += [] if read.lane in LANES else ["lane"]
+    # They become parts of keys and of names of topics.
+    wrong += [] if is_name(read.run_id) else ["run_id"]
+    wrong += [f"plan[{n}].stage_id" for n, entry in enumerate(read.plan) if not is_name(entry.stage_id)]
     return wrong or ([] if 0 <= read.stage_index < len(read.plan) else ["stage_index"])
+
+
+def is_name(value: object) -> bool:
+    """Say whether a value may be part of a key or of the name of a topic."""
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None and ".." not in value
 
 
 def event_id(run_id: str, stage: str, task_key: str, generation: int) -> str:

@@ -127,6 +127,10 @@ class StageLoop:
         if not self._is_served(envelope):
             self.log.release(delivery, RETRY_SECONDS[0])
             return
+        if not self.runs.exists(envelope.run_id):
+            text = f"there is no run {envelope.run_id!r}"
+            self._fail(delivery, Failure("unknown-name", text, "it was never submitted, or its store was lost"))
+            return
         if self._is_over(envelope):
             self.log.ack(delivery)
             return

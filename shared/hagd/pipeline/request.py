@@ -1,21 +1,18 @@
 """What a caller asks for: a plan, its inputs, and the name under which the same request is the same run."""
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import rfc8785
 
 from hagd.artifacts.reference import ArtifactRef, refs_from_json, refs_to_json
 from hagd.errors import InvalidInputError
-from hagd.events.envelope import PlanEntry
+from hagd.events.envelope import PlanEntry, is_name
 from hagd.events.topics import LANES, Lane
 
 __all__ = ["PlanEntry", "Request", "run_id_of"]
-
-_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,199}")
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ class Request:
 
     def __post_init__(self) -> None:
         for name, value in (("principal", self.principal), ("request id", self.request_id)):
-            if not _NAME.fullmatch(value) or ".." in value:
+            if not is_name(value):
                 raise InvalidInputError(
                     f"{value!r} cannot be a {name}",
                     "use lower-case letters, digits, '_', '-' and single '.', starting with a letter or digit",

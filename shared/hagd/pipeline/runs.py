@@ -151,9 +151,14 @@ class RunStore:
         return self._read(run_id, generation, "cancel") is not None
 
     def finish(self, run_id: str, generation: int, outcome: Outcome) -> Outcome:
-        """Write how the run ended, unless somebody was first; give the outcome that stands."""
+        """Write how the run ended, unless somebody was first; give the outcome that stands.
+
+        Raises:
+            UnknownNameError: there is no such run.
+        """
+        principal = self.request(run_id).principal
         self._write(run_id, generation, "outcome", outcome.to_json())
-        self.active.clear(self.request(run_id).principal, run_id)
+        self.active.clear(principal, run_id)
         return self.outcome(run_id, generation) or outcome
 
     def outcome(self, run_id: str, generation: int | None = None) -> Outcome | None:

@@ -49,7 +49,9 @@ def announce(run_id: str, generation: int, request: Request, log: EventLog, heal
 
 
 def end_run(envelope: Envelope, outcome: Outcome, runs: RunStore, log: EventLog, topic: str = RUN_FAILED) -> None:
-    """Write the outcome of a run, unless it has one, then announce it."""
+    """Write the outcome of a run, unless it has one, then announce it; of a run that nobody asked for there is none."""
+    if not runs.exists(envelope.run_id):
+        return
     stands = runs.finish(envelope.run_id, envelope.generation, outcome)
     if stands == outcome:
         announcement = event_id(envelope.run_id, topic, "", envelope.generation)

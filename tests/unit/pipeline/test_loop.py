@@ -11,7 +11,7 @@ import pytest
 from hagd.artifacts.leases import LeaseTable, Owner
 from hagd.artifacts.store import ArtifactStore
 from hagd.errors import StoreFullError, UnknownNameError, WorkerDiedError
-from hagd.events.topics import RUN_CANCELLED, RUN_FAILED, fact_topic, requested_topic
+from hagd.events.topics import RUN_CANCELLED, RUN_FAILED, dead_letter_topic, fact_topic, requested_topic
 from hagd.execution.executor import Task, TaskProgress, TaskResult
 from hagd.execution.inline import InlineExecutor
 from hagd.execution.wire import Failure
@@ -360,3 +360,14 @@ def test_a_loop_told_to_stop_leaves_its_task_to_the_next(world: World) -> None:
     world.executor.before = lambda _: None
     world.drive()
     assert world.statuses(run_id) == ["done", "done", "done"]
+
+
+def test_an_event_of_a_run_that_nobody_submitted_is_a_dead_letter_and_computes_nothing(world: World) -> None:
+    world.submit()
+    (asked,) = world.log.read(requested_topic("extraction"))
+    world.log.append(requested_topic("numbers"), replace(asked.envelope, id="rogue", run_id="f" * 64))
+    assert world.loops[0].step()
+    assert world.executor.tasks == []
+    (letter,) = world.log.read(dead_letter_topic("numbers"))
+    assert letter.envelope.data["failure"]["message"] == f"there is no run {'f' * 64!r}"
+    assert world.runs.list() == [asked.envelope.run_id]
