@@ -19,7 +19,7 @@ from hagd.errors import InvalidInputError
 from hagd.interventions.activations import Activations, Subject
 from hagd.interventions.gates import Gates
 from hagd.models.attention import attend, write_heads
-from hagd.models.language_model import Mlp
+from hagd.models.language_model import Mlp, Rotary
 
 ErrorSetting = Literal["corrupted", "zero", "live"]
 
@@ -72,37 +72,64 @@ def run_circuit(
         resid = donor.embed + gates.tokens[..., None] * (live - donor.embed) + model.position_part(n_pos)
         residuals = []
     for layer in range(start, last + 1):
-        block = model.blocks[layer]
         residuals.append(resid)
         wanted = answers if layer == last else everywhere
-        head_gates = gates.heads[..., layer, :, :]
-        heads_at = _live_positions(head_gates.amax(-1), wanted, skip_closed)
-        attention_out = donor.attention_out[layer]
-        if len(heads_at):
-            x = block.norm_attention(resid)
-            pattern = None if patterns is None else patterns[layer][..., heads_at, :]
-            z, _ = attend(block.attention, x, rotary, heads_at, pattern)
-            delta = head_gates[..., heads_at, :, None] * (z - donor.heads[layer][:, heads_at])
-            attention_out = _place(attention_out, heads_at, write_heads(block.attention, delta), -2)
-        resid = resid + attention_out
-        mlp_out = donor.mlp_out[layer]
-        if errors == "zero" and layer in donor.errors:
-            mlp_out = mlp_out - _dead_error(gates, layer) * donor.errors[layer]
-        whole_at = _live_positions(gates.mlps[..., layer, :], wanted, skip_closed)
-        if len(whole_at):
-            exact = block.mlp(block.norm_mlp(resid[..., whole_at, :]))
-            gate = gates.mlps[..., layer, whole_at][..., None]
-            mlp_out = _place(mlp_out, whole_at, gate * (exact - donor.mlp_out[layer][:, whole_at]), -2)
-        if (dictionary := subject.dictionaries.get(layer)) is not None:
-            refined = wanted[gates.refined[layer][wanted]]
-            parts_at = _live_positions(_parts_gate(gates, layer, errors), refined, skip_closed)
-            if len(parts_at):
-                x = block.norm_mlp(resid[..., parts_at, :])
-                parts = _parts_delta(block.mlp, dictionary, x, parts_at, donor, gates, errors)
-                delta = (1 - gates.mlps[..., layer, parts_at][..., None]) * parts
-                mlp_out = _place(mlp_out, parts_at, delta, -2)
-        resid = resid + mlp_out
+        pattern = None if patterns is None else patterns[layer]
+        resid = resid + _attention_out(subject, layer, resid, wanted, donor, gates, rotary, pattern, skip_closed)
+        resid = resid + _mlp_out(subject, layer, resid, wanted, donor, gates, errors, skip_closed)
     return CircuitRun(model.logits(resid[..., list(answer_positions), :]), tuple(residuals))
+
+
+def _attention_out(
+    subject: Subject,
+    layer: int,
+    resid: Float[Tensor, "*batch pos d_model"],
+    wanted: Int[Tensor, " wanted"],
+    donor: Activations,
+    gates: Gates,
+    rotary: Rotary | None,
+    pattern: Float[Tensor, "batch head pos pos"] | None,
+    skip_closed: bool,
+) -> Float[Tensor, "*both pos d_model"]:
+    """Give what the heads of a layer write: the donor's, and what the live ones among them change."""
+    block, head_gates = subject.model.blocks[layer], gates.heads[..., layer, :, :]
+    at = _live_positions(head_gates.amax(-1), wanted, skip_closed)
+    if not len(at):
+        return donor.attention_out[layer]
+    frozen = None if pattern is None else pattern[..., at, :]
+    z, _ = attend(block.attention, block.norm_attention(resid), rotary, at, frozen)
+    delta = head_gates[..., at, :, None] * (z - donor.heads[layer][:, at])
+    return _place(donor.attention_out[layer], at, write_heads(block.attention, delta), -2)
+
+
+def _mlp_out(
+    subject: Subject,
+    layer: int,
+    resid: Float[Tensor, "*batch pos d_model"],
+    wanted: Int[Tensor, " wanted"],
+    donor: Activations,
+    gates: Gates,
+    errors: ErrorSetting,
+    skip_closed: bool,
+) -> Float[Tensor, "*both pos d_model"]:
+    """Give what the MLP of a layer writes: the donor's, and what live blocks and live parts of refined ones change."""
+    block, out = subject.model.blocks[layer], donor.mlp_out[layer]
+    if errors == "zero" and layer in donor.errors:
+        out = out - _dead_error(gates, layer) * donor.errors[layer]
+    whole_at = _live_positions(gates.mlps[..., layer, :], wanted, skip_closed)
+    if len(whole_at):
+        exact = block.mlp(block.norm_mlp(resid[..., whole_at, :]))
+        gate = gates.mlps[..., layer, whole_at][..., None]
+        out = _place(out, whole_at, gate * (exact - donor.mlp_out[layer][:, whole_at]), -2)
+    if (dictionary := subject.dictionaries.get(layer)) is None:
+        return out
+    refined = wanted[gates.refined[layer][wanted]]
+    parts_at = _live_positions(_parts_gate(gates, layer, errors), refined, skip_closed)
+    if not len(parts_at):
+        return out
+    x = block.norm_mlp(resid[..., parts_at, :])
+    parts = _parts_delta(block.mlp, dictionary, x, parts_at, donor, gates, errors)
+    return _place(out, parts_at, (1 - gates.mlps[..., layer, parts_at][..., None]) * parts, -2)
 
 
 def _live_positions(
