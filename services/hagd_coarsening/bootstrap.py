@@ -5,9 +5,10 @@ from typing import Any
 import grpc
 
 from hagd.api.coarsening.v1 import coarsening_pb2, coarsening_pb2_grpc
+from hagd.deployment.config import ServiceConfig
 from hagd.rpc.hosting import StageHost
-from hagd.rpc.wiring import ServiceConfig, Wiring
-from hagd_coarsening.config import NAME, STAGES
+from hagd.rpc.wiring import Wiring
+from hagd_coarsening.config import IDENTITY
 from hagd_coarsening.servicer import CoarseningServicer
 
 SERVICE = coarsening_pb2.DESCRIPTOR.services_by_name["CoarseningService"].full_name
@@ -15,11 +16,11 @@ SERVICE = coarsening_pb2.DESCRIPTOR.services_by_name["CoarseningService"].full_n
 
 def bootstrap(config: ServiceConfig) -> StageHost:
     """Build the service; errors are those of `Wiring.open`."""
-    wiring = Wiring.open(config)
-    service = wiring.service(config.stages or STAGES)
+    wiring = Wiring.open(config, IDENTITY.stages)
+    service = wiring.service()
 
     def register(server: grpc.aio.Server) -> None:
         servicer: Any = CoarseningServicer(service)
         coarsening_pb2_grpc.add_CoarseningServiceServicer_to_server(servicer, server)
 
-    return wiring.host(NAME, service, SERVICE, register)
+    return wiring.host(IDENTITY.name, service, SERVICE, register)

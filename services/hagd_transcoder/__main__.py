@@ -2,9 +2,9 @@
 
 import sys
 
-from hagd.rpc.wiring import run_service
+from hagd.rpc.process import run_process
 from hagd_transcoder.bootstrap import bootstrap
-from hagd_transcoder.config import NAME, read_config
+from hagd_transcoder.config import IDENTITY
 
 if __name__ == "__main__":
-    sys.exit(run_service(NAME, read_config(), bootstrap))
+    sys.exit(run_process(IDENTITY, bootstrap))

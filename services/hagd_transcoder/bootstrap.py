@@ -8,9 +8,10 @@ from typing import Any
 import grpc
 
 from hagd.api.transcoder.v1 import transcoder_pb2, transcoder_pb2_grpc
+from hagd.deployment.config import ServiceConfig
 from hagd.rpc.hosting import StageHost
-from hagd.rpc.wiring import ServiceConfig, Wiring
-from hagd_transcoder.config import NAME, STAGES
+from hagd.rpc.wiring import Wiring
+from hagd_transcoder.config import IDENTITY
 from hagd_transcoder.servicer import TranscoderServicer
 
 SERVICE = transcoder_pb2.DESCRIPTOR.services_by_name["TranscoderService"].full_name
@@ -18,13 +19,11 @@ SERVICE = transcoder_pb2.DESCRIPTOR.services_by_name["TranscoderService"].full_n
 
 def bootstrap(config: ServiceConfig) -> StageHost:
     """Build the service; errors are those of `Wiring.open`."""
-    wiring = Wiring.open(config)
-    service = wiring.service(config.stages or STAGES)
+    wiring = Wiring.open(config, IDENTITY.stages, routes=True)
+    service = wiring.service()
 
     def register(server: grpc.aio.Server) -> None:
-        servicer: Any = TranscoderServicer(service)
+        servicer: Any = TranscoderServicer(service, config.stream_runs)
         transcoder_pb2_grpc.add_TranscoderServiceServicer_to_server(servicer, server)
 
-    host = wiring.host(NAME, service, SERVICE, register)
-    host.router = wiring.router()
-    return host
+    return wiring.host(IDENTITY.name, service, SERVICE, register)

@@ -8,15 +8,23 @@ from hagd.api.extraction.v1 import extraction_pb2
 from hagd.api.transcoder.v1 import transcoder_pb2_grpc
 from hagd.errors import HagdError
 from hagd.rpc.codec import run_to_proto
-from hagd.rpc.run_service import RunMethods
+from hagd.rpc.run_service import RunMethods, RunService
 from hagd.rpc.status import to_status
 
-_MOST_FOLLOWED = 256
-"""Runs of one stream that are followed at once; further requests wait, which holds back their sender."""
+Answers = asyncio.Queue[extraction_pb2.ExtractionUpdate | None]
 
 
 class TranscoderServicer(RunMethods, transcoder_pb2_grpc.TranscoderServiceServicer):
     """Answers for the preparation of subjects and for dictionaries."""
+
+    def __init__(self, service: RunService, stream_runs: int) -> None:
+        """Answer from `service`; a stream may have `stream_runs` requests that are not settled.
+
+        A request is settled when its run has finished, or it was refused, and the client has been told. Nothing more is
+        read from the stream before that, so gRPC holds its sender back.
+        """
+        super().__init__(service)
+        self._stream_runs = stream_runs
 
     async def StreamExtractions(
         self,
@@ -24,9 +32,9 @@ class TranscoderServicer(RunMethods, transcoder_pb2_grpc.TranscoderServiceServic
         context: Any,  # noqa: ARG002  # gRPC hands it to every method
     ) -> AsyncIterator[extraction_pb2.ExtractionUpdate]:
         """Answer each request when it is accepted or refused, and each run once more when it has finished."""
-        answers: asyncio.Queue[extraction_pb2.ExtractionUpdate | None] = asyncio.Queue()
-        free = asyncio.Semaphore(_MOST_FOLLOWED)
-        reader = asyncio.create_task(self._read(request_iterator, answers, free))
+        # Of one place, so that a client that reads no answers is not served from memory without end.
+        answers: Answers = asyncio.Queue(1)
+        reader = asyncio.create_task(self._read(request_iterator, answers))
         try:
             while (answer := await answers.get()) is not None:
                 yield answer
@@ -34,27 +42,20 @@ class TranscoderServicer(RunMethods, transcoder_pb2_grpc.TranscoderServiceServic
         finally:
             reader.cancel()
 
-    async def _read(
-        self,
-        requests: AsyncIterator[extraction_pb2.SubmitRequest],
-        answers: asyncio.Queue[extraction_pb2.ExtractionUpdate | None],
-        free: asyncio.Semaphore,
-    ) -> None:
+    async def _read(self, requests: AsyncIterator[extraction_pb2.SubmitRequest], answers: Answers) -> None:
         """Take requests to the end of the stream, then wait for the runs that are still followed."""
+        free = asyncio.Semaphore(self._stream_runs)
         try:
             async with asyncio.TaskGroup() as followed:
+                await free.acquire()
                 async for request in requests:
-                    await free.acquire()
                     task = followed.create_task(self._follow(request, answers))
                     task.add_done_callback(lambda _: free.release())
+                    await free.acquire()
         finally:
-            answers.put_nowait(None)
+            await answers.put(None)
 
-    async def _follow(
-        self,
-        request: extraction_pb2.SubmitRequest,
-        answers: asyncio.Queue[extraction_pb2.ExtractionUpdate | None],
-    ) -> None:
+    async def _follow(self, request: extraction_pb2.SubmitRequest, answers: Answers) -> None:
         try:
             run = await self.service.submit(request)
             await answers.put(extraction_pb2.ExtractionUpdate(request_id=request.request_id, run=run_to_proto(run)))

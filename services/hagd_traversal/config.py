@@ -1,15 +1,7 @@
 """What is fixed about this service: its name, its stages, its port."""
 
-from collections.abc import Sequence
 from typing import Final
 
-from hagd.rpc.wiring import ServiceConfig, parse_arguments
+from hagd.rpc.process import Identity
 
-NAME: Final = "traversal"
-STAGES: Final = ("traversal",)
-PORT: Final = 50053
-
-
-def read_config(arguments: Sequence[str] | None = None) -> ServiceConfig:
-    """Read the command line and the environment."""
-    return parse_arguments("hagd_traversal", PORT, arguments)
+IDENTITY: Final = Identity("traversal", ("traversal",), 50053)

@@ -18,13 +18,14 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from hagd.api.extraction.v1 import extraction_pb2
 from hagd.api.run.v1 import run_pb2
 from hagd.api.transcoder.v1 import transcoder_pb2_grpc
+from hagd.deployment.config import Places, ServiceConfig
 from hagd.errors import HagdError, InvalidInputError, RunConflictError, UnavailableError, UnknownNameError
 from hagd.execution.selection import ExecutorSettings
 from hagd.pipeline.request import PlanEntry, Request
 from hagd.rpc.client import StageClient
 from hagd.rpc.codec import request_to_proto, run_from_proto
 from hagd.rpc.hosting import StageHost
-from hagd.rpc.wiring import ServiceConfig, Wiring
+from hagd.rpc.wiring import Wiring
 from hagd_transcoder.servicer import TranscoderServicer
 
 SERVICE = "hagd.api.transcoder.v1.TranscoderService"
@@ -49,15 +50,16 @@ class Served:
 
 @pytest_asyncio.fixture
 async def served(workplace: Path) -> AsyncIterator[Served]:
-    wiring = Wiring.open(ServiceConfig(workplace / "root", "127.0.0.1:0", executor=ExecutorSettings("inline")))
-    service = wiring.service(STAGES)
+    places = Places(workplace / "root")
+    config = ServiceConfig(places, "127.0.0.1:0", executor=ExecutorSettings("inline"), drain=timedelta(0))
+    wiring = Wiring.open(config, STAGES, routes=True)
+    service = wiring.service()
 
     def register(server: grpc.aio.Server) -> None:
-        servicer: Any = TranscoderServicer(service)
+        servicer: Any = TranscoderServicer(service, config.stream_runs)
         transcoder_pb2_grpc.add_TranscoderServiceServicer_to_server(servicer, server)
 
     host = wiring.host("transcoder", service, SERVICE, register)
-    host.router = wiring.router()
     address = await host.server.start("127.0.0.1:0")
     yield Served(host, str(address))
     await host.end()

@@ -23,7 +23,8 @@ import hagd
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("hagd_transcoder", "hagd_coarsening", "hagd_traversal", "hagd_verification")
-DRIVER = ("artifacts", "cli", "events", "execution", "extraction", "pipeline", "rpc", "telemetry", "testing")
+DRIVER = ("artifacts", "cli", "deployment", "events", "execution", "extraction")
+DRIVER += ("pipeline", "rpc", "telemetry", "testing")
 """Packages of the core that a driver process loads."""
 HEAVY = {"torch", "transformers", "torch_geometric", "scipy", "safetensors.torch"}
 ADAPTERS = ("kafka", "s3", "ray")

@@ -1,6 +1,6 @@
 """`hagd admin topics create|trim`: what an operator does once, before services start on a cluster, and regularly."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -8,13 +8,16 @@ from hagd.cli.options import JsonFlag
 from hagd.cli.output import EXIT_FAILED, say, write_json, write_table
 from hagd.errors import UsageError
 
+if TYPE_CHECKING:
+    from hagd.events.kafka.settings import KafkaSettings
+
 app = typer.Typer(help="Prepare a cluster.", no_args_is_help=True)
 topics_app = typer.Typer(help="Topics on Kafka.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
 
 
 ServersOption = Annotated[
-    str | None, typer.Option(envvar="HAGD_KAFKA_SERVERS", help="host:port of Kafka, several with commas.")
+    str | None, typer.Option(help="host:port of Kafka, several with commas; as for the services by default.")
 ]
 StageOption = Annotated[
     list[str] | None, typer.Option("--stage", metavar="STAGE", help="A stage; the installed ones by default.")
@@ -47,10 +50,9 @@ def create(
 ) -> None:
     """Make the topics that are missing. Exit code 1 when one that is there promises less than is asked for."""
     from hagd.events.kafka.admin import Durability, create_topics, plan_topics  # noqa: PLC0415
-    from hagd.events.kafka.settings import KafkaSettings  # noqa: PLC0415
     from hagd.pipeline.stages import discover_stages  # noqa: PLC0415
 
-    settings = KafkaSettings.from_environment(servers)
+    settings = _kafka(servers)
     counts = dict(_count(text) for text in partitions_of or [])
     plans = plan_topics(stage or discover_stages(), counts, partitions, Durability(replication, min_insync, fact_days))
     reports = create_topics(settings, plans, dry_run=dry_run)
@@ -72,18 +74,25 @@ def trim(
     as_json: JsonFlag = False,
 ) -> None:
     """Delete requests that are worked off. They have no retention, so run this daily; open ones are never touched."""
-    from hagd.events.kafka.settings import KafkaSettings  # noqa: PLC0415
     from hagd.events.kafka.trim import trim_topics  # noqa: PLC0415
     from hagd.events.topics import ENTRY_STAGE  # noqa: PLC0415
     from hagd.pipeline.stages import discover_stages  # noqa: PLC0415
 
-    settings = KafkaSettings.from_environment(servers)
+    settings = _kafka(servers)
     found = trim_topics(settings, stage or [ENTRY_STAGE, *discover_stages()], dry_run=dry_run)
     if as_json:
         write_json("topics-trimmed", [it.__dict__ for it in found])
         return
     rows: list[list[Any]] = [[it.topic, it.partition, it.deleted, it.first_offset] for it in found]
     write_table(["topic", "partition", "would go" if dry_run else "gone", "first left"], rows)
+
+
+def _kafka(servers: str | None) -> "KafkaSettings":
+    """Give the cluster that is named, or else the one that the services are set to."""
+    from hagd.deployment.config import kafka_of  # noqa: PLC0415
+    from hagd.deployment.sources import read_settings  # noqa: PLC0415
+
+    return kafka_of(read_settings(flags={"kafka_servers": servers} if servers else {}).settings)
 
 
 def _count(text: str) -> tuple[str, int]:

@@ -8,17 +8,15 @@ progress and whatever leads to torch are imported inside the command that needs 
 import os
 import sys
 import traceback
-from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 
 import hagd
 from hagd.cli import admin, circuits, dead_letters, extraction, graphs, health, runs, services, stores, transcoders
 from hagd.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, say, write_error, write_line
-from hagd.errors import HagdError, InvalidInputError, UsageError
-
-DEFAULTS_FILE: Final = "hagd.toml"
+from hagd.deployment.file import read_file
+from hagd.errors import HagdError, UsageError
 
 app = typer.Typer(
     name="hagd",
@@ -64,14 +62,17 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command; give its exit code."""
+    """Run one command; give its exit code.
+
+    A flag goes before the environment (HAGD_EXTRACT_SEED), that before the file `hagd.toml`, that before the default.
+    """
     as_json = "--json" in arguments
     try:
         code: Any = typer.main.get_command(app).main(
             args=arguments,
             prog_name="hagd",
             standalone_mode=False,
-            default_map=_read_defaults(Path(DEFAULTS_FILE)),
+            default_map=read_file(),
             auto_envvar_prefix="HAGD",
         )
     except HagdError as error:
@@ -88,24 +89,6 @@ def run(arguments: list[str]) -> int:
     if code == EXIT_INTERRUPTED:
         say("interrupted; issue the same command to go on")
     return code if isinstance(code, int) else 0
-
-
-def _read_defaults(path: Path) -> dict[str, Any]:
-    """Give the defaults that a folder sets for the commands used in it: a table per command.
-
-    A flag goes before the environment (HAGD_EXTRACT_SEED), that before this file, that before the built-in default.
-
-    Raises:
-        InvalidInputError: the file is no TOML.
-    """
-    if not path.is_file():
-        return {}
-    import tomllib  # noqa: PLC0415
-
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"{path} cannot be read: {error}", "correct it, or move it away") from error
 
 
 def _unexpected(error: Exception, as_json: bool) -> int:

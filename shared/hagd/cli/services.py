@@ -113,7 +113,9 @@ def _children(
     try:
         for number, name in enumerate(SERVICES):
             listen = f"127.0.0.1:{port + number if port else 0}"
-            arguments = ["--root", str(root), "--listen", listen, "--until-eof"]
+            arguments = ["--root", str(root), "--log", "sqlite", "--listen", listen, "--until-eof"]
+            # Whoever presses Ctrl-C wants an end now; the next `up` goes on with what was begun.
+            arguments += ["--drain-seconds", "0"]
             arguments += ["--store", str(store)] if store else []
             arguments += ["--threads", str(threads)] if threads else []
             if any(place in swapped for place in _PLACES[name]):

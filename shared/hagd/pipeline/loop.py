@@ -75,6 +75,8 @@ class StageLoop:
     on_progress: OnProgress = _ignore
     stop: threading.Event = field(default_factory=threading.Event)
     """Set from outside to stop the task at hand and leave its request for later."""
+    draining: threading.Event = field(default_factory=threading.Event)
+    """Set from outside to claim nothing more; the task at hand goes on."""
     _reported_at: float = field(default=-math.inf, init=False)
     _paused: bool = field(default=False, init=False)
     _looked_at: float = field(default=-math.inf, init=False)
@@ -82,8 +84,8 @@ class StageLoop:
     _last_death: str = field(default="", init=False)
 
     def run(self) -> None:
-        """Work until `stop` is set; an outage of log or store is waited out."""
-        while not self.stop.is_set():
+        """Work until `stop` or `draining` is set; an outage of log or store is waited out."""
+        while not (self.stop.is_set() or self.draining.is_set()):
             try:
                 busy = self.step()
             except (UnavailableError, StoreFullError) as error:

@@ -1,7 +1,11 @@
 """The life of a stage service: its loops in threads, its server on the event loop, one orderly end for both.
 
 start -> the address on stdout, as one JSON line -> SIGTERM, SIGINT, end of stdin or a loop that broke
-      -> NOT_SERVING -> loops stop, giving their requests back -> calls end -> worker, log
+      -> NOT_SERVING, nothing more is claimed -> tasks at work end, or have used up the drain
+      -> what is left is stopped and its requests given back -> calls end -> worker, log
+
+A second signal ends the process there and then. That is as safe as any crash: leases and claims run out, and another
+service goes on from the last checkpoint.
 """
 
 import asyncio
@@ -17,7 +21,8 @@ from typing import Any, Final
 
 import structlog
 
-from hagd.errors import StoreFullError, UnavailableError
+from hagd.deployment.config import DRAIN
+from hagd.errors import CancelledError, StoreFullError, UnavailableError
 from hagd.events.log import EventLog
 from hagd.execution.executor import Executor
 from hagd.pipeline.loop import StageLoop
@@ -42,6 +47,8 @@ class StageHost:
     executor: Executor
     router: RequestRouter | None = None
     """Only the first stage has one: it hands requests to the first stage of their plan."""
+    drain: timedelta = DRAIN
+    """How long tasks at work may go on after the service was asked to stop."""
     broken: bool = field(default=False, init=False)
     """A loop ended by an error that it should not have had."""
     threads: list[threading.Thread] = field(default_factory=list[threading.Thread], init=False)
@@ -55,7 +62,7 @@ class StageHost:
         stop = asyncio.Event()
         event_loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            event_loop.add_signal_handler(number, stop.set)
+            event_loop.add_signal_handler(number, _stop_or_end, stop)
         wake = lambda: event_loop.call_soon_threadsafe(stop.set)  # noqa: E731
         try:
             address = await self.server.start(listen)
@@ -84,13 +91,22 @@ class StageHost:
     async def end(self) -> None:
         """Stop loops, calls, worker and log, in this order; safe after a start that failed."""
         for loop in self.loops:
-            loop.stop.set()
+            loop.draining.set()
         draining = asyncio.create_task(self.server.drain())
-        for thread in self.threads:
-            await asyncio.to_thread(thread.join, LOOP_GRACE.total_seconds())
+        await self._joined(self.drain)
+        for loop in self.loops:
+            loop.stop.set()
+        await self._joined(LOOP_GRACE)
         await draining
         await asyncio.to_thread(self.executor.close)
-        self.log.close()
+        await asyncio.to_thread(self.log.close)
+
+    async def _joined(self, patience: timedelta) -> None:
+        """Wait for the threads, all of them together no longer than `patience`."""
+        now = asyncio.get_running_loop().time
+        deadline = now() + patience.total_seconds()
+        for thread in self.threads:
+            await asyncio.to_thread(thread.join, max(0.0, deadline - now()))
 
     def _guard(self, work: Callable[[], None], wake: Callable[[], object]) -> None:
         """Run a loop; one that breaks ends the service, so that whoever watches it starts a fresh one."""
@@ -102,14 +118,22 @@ class StageHost:
             wake()
 
     def _route(self) -> None:
-        router, stop = self.router, self.loops[0].stop
-        while router is not None and not stop.is_set():
+        router, draining = self.router, self.loops[0].draining
+        while router is not None and not draining.is_set():
             try:
                 if not router.step():
-                    stop.wait(_IDLE_SECONDS)
+                    draining.wait(_IDLE_SECONDS)
             except (UnavailableError, StoreFullError) as error:
                 _log.warning("requests wait", reason=error.message)
-                stop.wait(_OUTAGE_SECONDS)
+                draining.wait(_OUTAGE_SECONDS)
+
+
+def _stop_or_end(stop: asyncio.Event) -> None:
+    """Begin to stop; the second time, end. Workers end with their driver, because their stdin does."""
+    if stop.is_set():
+        _log.warning("asked to stop again: ending at once")
+        os._exit(CancelledError.exit_code)
+    stop.set()
 
 
 def _wait_for_eof(wake: Callable[[], object]) -> None:

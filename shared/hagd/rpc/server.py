@@ -40,18 +40,22 @@ def channel_options() -> list[tuple[str, int]]:
 class StageServer:
     """One grpc.aio server with its health service.
 
-    `register` adds the servicers; `services` are their full names, for health and reflection.
+    `register` adds the servicers; `services` are their full names, for health and reflection. `reflects` says whether
+    callers may ask for these names and their messages.
     """
 
-    def __init__(self, register: Callable[[grpc.aio.Server], None], services: Sequence[str]) -> None:
+    def __init__(
+        self, register: Callable[[grpc.aio.Server], None], services: Sequence[str], *, reflects: bool = True
+    ) -> None:
         options = [*channel_options(), ("grpc.so_reuseport", 0)]  # a second process on a port fails instead of sharing
         self._server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=options)
         self._services = ("", *services)
         self._health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]  # missing in the stub
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         register(self._server)
-        names = [*services, health.SERVICE_NAME, reflection.SERVICE_NAME]
-        reflection.enable_server_reflection(names, self._server)
+        if reflects:
+            names = [*services, health.SERVICE_NAME, reflection.SERVICE_NAME]
+            reflection.enable_server_reflection(names, self._server)
 
     async def start(self, listen: str) -> ServerAddress:
         """Bind `host:port` (port 0 takes a free one) and serve.

@@ -13,7 +13,7 @@ import pytest
 import typer
 
 from hagd.cli.app import app
-from hagd.rpc.wiring import parse_arguments
+from hagd.deployment.sources import read_command_line
 
 ROOT = Path(__file__).parents[3]
 MAKEFILE = ROOT / "Makefile"
@@ -133,7 +133,7 @@ def test_options_of_services_that_are_shown_are_taken(capsys: pytest.CaptureFixt
 
     for _, module, *options in [words for words in calls if "." not in words[1]]:
         try:
-            parse_arguments(module, 50051, options)
+            read_command_line(module.removeprefix("hagd_"), options)
         except SystemExit:
             pytest.fail(f"python -m {module} {shlex.join(options)}: {capsys.readouterr().err}")
 

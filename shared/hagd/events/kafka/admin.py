@@ -14,9 +14,10 @@ from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import TopicAlreadyExistsError
 
-from hagd.errors import InvalidInputError
+from hagd.errors import InvalidInputError, UnavailableError
 from hagd.events.kafka.connection import connect
-from hagd.events.kafka.settings import MAX_RECORD_BYTES, KafkaSettings, translated
+from hagd.events.kafka.failures import MAKE_TOPICS, translated
+from hagd.events.kafka.settings import MAX_RECORD_BYTES, KafkaSettings
 from hagd.events.topics import (
     ENTRY_STAGE,
     LANES,
@@ -162,6 +163,30 @@ def create_topics(settings: KafkaSettings, plans: Iterable[TopicPlan], *, dry_ru
         weaknesses = state.weaker_than(plan)
         reports.append(TopicReport(plan.name, "weaker" if weaknesses else "there", state.partitions, weaknesses))
     return reports
+
+
+def require_topics(settings: KafkaSettings, stage_ids: Iterable[str], *, routes: bool) -> None:
+    """Make sure that every topic is there that a service of some stages reads or writes.
+
+    Args:
+        settings: the cluster.
+        stage_ids: the stages.
+        routes: whether it hands requests to the first stage of their plan, and not only writes them.
+
+    Raises:
+        UnavailableError: one is missing, or the cluster does not answer, or refuses.
+    """
+    needed = {plan.name for plan in plan_topics(stage_ids, {}, 1, Durability())}
+    if not routes:
+        written = {requested_topic(ENTRY_STAGE, lane) for lane in LANES}
+        needed = {name for name in needed if name in written or f".{ENTRY_STAGE}." not in name}
+    with translated(settings.servers), closing(_connect(settings)) as admin:
+        missing = sorted(needed - {topic["name"] for topic in admin.describe_topics()})
+    if missing:
+        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise UnavailableError(
+            f"{len(missing)} topics are missing on Kafka at {settings.servers}: {shown}", MAKE_TOPICS
+        )
 
 
 def describe(admin: Any, names: Iterable[str]) -> dict[str, TopicState]:

@@ -19,7 +19,8 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from hagd.errors import HagdError
 from hagd.events.kafka.connection import connect
-from hagd.events.kafka.settings import MAX_RECORD_BYTES, KafkaSettings, no_topic, translate
+from hagd.events.kafka.failures import no_topic, translate
+from hagd.events.kafka.settings import MAX_RECORD_BYTES, KafkaSettings
 from hagd.events.kafka.window import Held, PartitionWindow
 
 ATTEMPTS_HEADER: Final = "hagd-attempts"

@@ -14,7 +14,8 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError
 from hagd.errors import InvalidInputError, UnavailableError
 from hagd.events.envelope import MAX_EVENT_BYTES
 from hagd.events.kafka.connection import connect
-from hagd.events.kafka.settings import MAX_RECORD_BYTES, KafkaSettings, no_topic, translated
+from hagd.events.kafka.failures import no_topic, translated
+from hagd.events.kafka.settings import MAX_RECORD_BYTES, KafkaSettings
 
 _CLOSE_SECONDS: Final = 1.0
 Headers = Sequence[tuple[str, bytes]]

@@ -10,7 +10,8 @@ from kafka.structs import TopicPartition
 from hagd.errors import InvalidInputError
 from hagd.events.envelope import Envelope
 from hagd.events.kafka.connection import connect
-from hagd.events.kafka.settings import MAX_RECORD_BYTES, KafkaSettings, no_topic, translated
+from hagd.events.kafka.failures import no_topic, translated
+from hagd.events.kafka.settings import MAX_RECORD_BYTES, KafkaSettings
 from hagd.events.log import Position, Record
 
 _POLL_MS: Final = 100

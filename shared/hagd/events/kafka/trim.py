@@ -14,7 +14,8 @@ from kafka.admin import OffsetSpec
 from kafka.structs import TopicPartition
 
 from hagd.events.kafka.connection import connect
-from hagd.events.kafka.settings import KafkaSettings, translated
+from hagd.events.kafka.failures import translated
+from hagd.events.kafka.settings import KafkaSettings
 from hagd.events.topics import LANES, RETRY_TIERS, requested_topic, retry_topic
 
 

@@ -1,4 +1,4 @@
-"""Where the brokers are: read from the environment, and what their errors become."""
+"""How the brokers are spoken with, and what their errors become."""
 
 from pathlib import Path
 
@@ -12,28 +12,8 @@ from kafka.errors import (
 )
 
 from hagd.errors import InvalidInputError, UnavailableError
-from hagd.events.kafka.settings import KafkaSettings, translate, translated
-
-
-def test_everything_is_read_from_the_environment() -> None:
-    environment = {
-        "HAGD_KAFKA_SERVERS": "a:1,b:2",
-        "HAGD_KAFKA_GROUP_PREFIX": "blue.",
-        "HAGD_KAFKA_SECURITY": "SSL",
-        "HAGD_KAFKA_CA_FILE": "ca.pem",
-    }
-    settings = KafkaSettings.from_environment(environment=environment)
-    assert settings == KafkaSettings("a:1,b:2", "blue.", security="SSL", ca_file=Path("ca.pem"))
-    assert settings.options()["bootstrap_servers"] == ["a:1", "b:2"]
-    assert settings.options()["ssl_cafile"] == "ca.pem"
-    assert KafkaSettings.from_environment("c:3", environment).servers == "c:3"
-
-
-def test_missing_servers_and_unknown_security_are_refused() -> None:
-    with pytest.raises(InvalidInputError, match="no Kafka servers"):
-        KafkaSettings.from_environment(environment={})
-    with pytest.raises(InvalidInputError, match="HAGD_KAFKA_SECURITY is 'TLS'"):
-        KafkaSettings.from_environment(environment={"HAGD_KAFKA_SERVERS": "a:1", "HAGD_KAFKA_SECURITY": "TLS"})
+from hagd.events.kafka.failures import translate, translated
+from hagd.events.kafka.settings import KafkaSettings
 
 
 def test_passwords_come_from_a_file_or_the_environment_and_are_never_kept(

@@ -1,0 +1,126 @@
+"""Opening log, store and run state, checked: whoever has opened them knows that they answer and can carry a service.
+
+A store must hold to the conditions of writes, on which leases and first manifests rest, and every topic that a service
+reads or writes must be there. A service that found out later would have taken requests by then.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Final, TypeVar
+
+from hagd.artifacts.clock import Clock, SystemClock
+from hagd.artifacts.filesystem import FilesystemStore
+from hagd.artifacts.store import ArtifactStore
+from hagd.deployment.config import Places, S3Place
+from hagd.errors import UnavailableError, UsageError
+from hagd.events.kafka.settings import KafkaSettings
+from hagd.events.log import EventLog
+from hagd.events.sqlite import SqliteEventLog
+from hagd.pipeline.folder import RunFolder
+from hagd.pipeline.runs import RunStore
+
+T = TypeVar("T")
+_LOG: Final = logging.getLogger(__name__)
+_LOOK_SECONDS: Final = 1.0
+_LOG_FILE: Final = "events.sqlite"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a service works with."""
+
+    store: ArtifactStore
+    runs: RunStore
+    log: EventLog
+    worker_log_path: Path | None
+    """Where worker processes write what they print; None when the machine has no place for it."""
+
+
+def open_places(
+    places: Places, stages: Iterable[str], *, routes: bool, wait: timedelta = timedelta(0), clock: Clock | None = None
+) -> Opened:
+    """Open everything; what does not answer is asked again until `wait` is over.
+
+    Args:
+        places: where everything is.
+        stages: the stages that will be worked off, whose topics must be there.
+        routes: whether requests will be taken in, which has topics too.
+        wait: how long to be patient.
+        clock: time, for that.
+
+    Raises:
+        UnavailableError: log or store does not answer, or a topic is missing.
+        InvalidInputError: the store ignores the conditions of writes.
+        UsageError: an adapter that is not installed.
+        NotARunError, StoreFullError, CorruptArtifactError: the folder.
+    """
+    clock = clock or SystemClock()
+    deadline = clock.monotonic() + wait.total_seconds()
+    store, runs, worker_log = _patient(lambda: _open_store(places), deadline, clock)
+    log = _patient(lambda: _open_log(places, list(stages), routes), deadline, clock)
+    return Opened(store, runs, log, worker_log)
+
+
+def _patient(attempt: Callable[[], T], deadline: float, clock: Clock) -> T:
+    while True:
+        try:
+            return attempt()
+        except UnavailableError as error:
+            left = deadline - clock.monotonic()
+            if left <= 0:
+                raise
+            _LOG.warning("waiting %.0f s more: %s", left, error.message)
+            clock.sleep(min(_LOOK_SECONDS, left))
+
+
+def _open_store(places: Places) -> tuple[ArtifactStore, RunStore, Path | None]:
+    """Give artifacts, run state, and where workers may write their log. State lies in the store unless it has a root,
+    and a store in a folder of its own is one that several roots share."""
+    if isinstance(places.store, S3Place):
+        store = open_s3(places.store)
+        return store, RunStore(store), None
+    if places.root is None:
+        store = FilesystemStore(places.store or Path())
+        return store, RunStore(store), None
+    folder = RunFolder.prepare(places.root, places.store)
+    return folder.open_store(), folder.open_runs(), folder.worker_log_path
+
+
+def open_s3(place: S3Place, *, create: bool = True) -> ArtifactStore:
+    """Open a bucket, and try its conditional writes.
+
+    Raises:
+        InvalidInputError: it ignores them, or the address is none.
+        UnavailableError: it does not answer, or is not there and `create` is false.
+        UsageError: the client is not installed.
+    """
+    try:
+        # An extra, which takes a moment to load.
+        from hagd.artifacts.s3 import S3Store  # noqa: PLC0415
+        from hagd.artifacts.s3_client import S3Settings  # noqa: PLC0415
+    except ImportError as error:
+        raise UsageError(f"the client of S3 cannot be loaded: {error}", "pip install 'hagd[s3]'") from error
+    settings = replace(S3Settings.from_location(place.location), region=place.region, ca_file=place.ca_file)
+    return S3Store(settings, create=create, probe=True)
+
+
+def _open_log(places: Places, stages: list[str], routes: bool) -> EventLog:
+    if places.kafka is not None:
+        return _open_kafka(places.kafka, stages, routes)
+    root = places.root or Path()
+    root.mkdir(parents=True, exist_ok=True)
+    return SqliteEventLog(root / _LOG_FILE)
+
+
+def _open_kafka(settings: KafkaSettings, stages: list[str], routes: bool) -> EventLog:
+    try:
+        # An extra, which takes a moment to load.
+        from hagd.events.kafka.admin import require_topics  # noqa: PLC0415
+        from hagd.events.kafka.log import KafkaEventLog  # noqa: PLC0415
+    except ImportError as error:
+        raise UsageError(f"the client of Kafka cannot be loaded: {error}", "pip install 'hagd[kafka]'") from error
+    require_topics(settings, stages, routes=routes)
+    return KafkaEventLog(settings)
