@@ -94,6 +94,11 @@ class MemoryStore:
     def list(self, prefix: str) -> list[str]:
         return sorted(key for key in self.objects if key.startswith(prefix))
 
+    def folders(self, folder: str, after: str = "", limit: int | None = None) -> tuple[str, ...]:
+        inside = [key.removeprefix(f"{folder}/") for key in self.objects if key.startswith(f"{folder}/")]
+        names = sorted({f"{name}/" for name, slash, _ in (key.partition("/") for key in inside) if slash})
+        return tuple(name[:-1] for name in [it for it in names if not after or it > f"{after}/"][:limit])
+
     def _write_if(self, key: str, data: bytes, etag: str | None) -> str | None:
         with self._lock:
             there = self.read(key)

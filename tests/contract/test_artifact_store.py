@@ -150,6 +150,18 @@ def test_listing_gives_sorted_keys_by_prefix_even_in_the_middle_of_a_name(store:
     assert store.list("none/") == []
 
 
+def test_folders_are_listed_in_order_from_any_of_them_on(store: ArtifactStore) -> None:
+    for key in ("runs/b/x", "runs/a-b/y", "runs/a/z/deep", "runs/a/x", "runs/file", "runsaway/q", "runs/c/x"):
+        store.put_if_absent(key, b"x")
+    # As their keys: a minus comes before a slash.
+    assert store.folders("runs") == ("a-b", "a", "b", "c")
+    assert store.folders("runs", limit=2) == ("a-b", "a")
+    assert store.folders("runs", after="a-b", limit=2) == ("a", "b")
+    assert store.folders("runs", after="aa") == ("b", "c")
+    assert store.folders("runs", after="c") == ()
+    assert store.folders("none") == ()
+
+
 @pytest.mark.parametrize("store", FIT_FOR_RACES, indirect=True)
 def test_of_many_threads_that_put_the_same_key_exactly_one_wins(store: ArtifactStore) -> None:
     etags: list[str | None] = []

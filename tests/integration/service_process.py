@@ -34,6 +34,10 @@ class ServiceProcess:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
+    def queued_seconds(self) -> float:
+        """Give how long its main thread was ready to go on while others had the processors."""
+        return int(Path(f"/proc/{self.process.pid}/schedstat").read_text().split()[1]) / 1e9
+
     def has_loaded(self, library: str) -> bool:
         return library in Path(f"/proc/{self.process.pid}/maps").read_text()
 

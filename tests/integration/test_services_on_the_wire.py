@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import psutil
 import pytest
 import pytest_asyncio
 from google.longrunning import operations_pb2, operations_pb2_grpc
@@ -30,6 +31,7 @@ from hagd_transcoder.servicer import TranscoderServicer
 
 SERVICE = "hagd.api.transcoder.v1.TranscoderService"
 STAGES = ("toy-subject", "toy-transcoder")
+STREAM_RUNS = 5
 
 
 def plan(**subject: Any) -> tuple[PlanEntry, ...]:
@@ -51,7 +53,9 @@ class Served:
 @pytest_asyncio.fixture
 async def served(workplace: Path) -> AsyncIterator[Served]:
     places = Places(workplace / "root")
-    config = ServiceConfig(places, "127.0.0.1:0", executor=ExecutorSettings("inline"), drain=timedelta(0))
+    config = ServiceConfig(
+        places, "127.0.0.1:0", executor=ExecutorSettings("inline"), drain=timedelta(0), stream_runs=STREAM_RUNS
+    )
     wiring = Wiring.open(config, STAGES, routes=True)
     service = wiring.service()
 
@@ -211,6 +215,39 @@ async def test_a_stream_of_requests_is_answered_one_by_one(served: Served) -> No
         of[answer.request_id].append(answer)
     assert [answer.WhichOneof("update") for answer in of["bad"]] == ["refused"]
     assert of["good"][-1].run.state == run_pb2.RUN_STATE_NO_CLAIM
+
+
+async def test_a_client_in_a_hurry_is_held_back_until_runs_finish(served: Served, workplace: Path) -> None:
+    """Requests of 4 KiB each: what the server does not read fills the window of the stream, then the client waits."""
+    sent, total = 0, 10_000
+    process = psutil.Process()
+
+    async def requests() -> AsyncIterator[extraction_pb2.SubmitRequest]:
+        nonlocal sent
+        for number in range(total):
+            message = request_to_proto(Request("x", f"r{number}", plan(), labels={"ballast": "x" * 4096}))
+            sent += 1
+            yield message
+
+    async with grpc.aio.insecure_channel(served.address) as channel:
+        stub: Any = transcoder_pb2_grpc.TranscoderServiceStub(channel)
+        stream = stub.StreamExtractions(requests())
+        accepted = [await stream.read() for _ in range(STREAM_RUNS)]
+        assert {answer.WhichOneof("update") for answer in accepted} == {"run"}
+        before = process.memory_info().rss
+        # Nothing finishes, so nothing more is answered, however long the client waits.
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(asyncio.shield(reading := asyncio.ensure_future(stream.read())), 1.0)
+        assert len(await ask(served, lambda client: client.list())) == STREAM_RUNS
+        stalled = sent
+        assert stalled < total // 5
+        assert process.memory_info().rss - before < 16 * 2**20
+        served.start_loops()
+        finished = await reading
+        assert finished.run.state == run_pb2.RUN_STATE_NO_CLAIM
+        while sent == stalled:
+            assert await stream.read() != grpc.aio.EOF
+        stream.cancel()
 
 
 async def test_health_and_reflection_name_the_service_until_it_drains(served: Served) -> None:

@@ -136,6 +136,15 @@ class FilesystemStore:
         keys = (path.relative_to(base).as_posix() for path in start.rglob("*") if path.is_file())
         return sorted(key for key in keys if key.startswith(prefix))
 
+    def folders(self, folder: str, after: str = "", limit: int | None = None) -> tuple[str, ...]:
+        try:
+            with os.scandir(self._object_path(folder)) as entries:
+                names = sorted(f"{entry.name}/" for entry in entries if entry.is_dir())
+        except FileNotFoundError:
+            return ()
+        later = [name for name in names if not after or name > f"{after}/"]
+        return tuple(name[:-1] for name in later[:limit])
+
     def _write_if(self, key: str, data: bytes, etag: str | None) -> str | None:
         with self._incoming() as (stream, path):
             stream.write(data)

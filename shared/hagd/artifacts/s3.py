@@ -11,6 +11,7 @@ import hashlib
 import io
 import tempfile
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import BinaryIO, Final, cast
 
 from minio.credentials.providers import Provider
@@ -131,6 +132,15 @@ class S3Store:
         with self._connection.translated():
             found = self._client.list_objects(self._bucket, f"{base}{prefix}", recursive=True)
             return sorted(it.object_name.removeprefix(base) for it in found if it.object_name and not it.is_dir)
+
+    def folders(self, folder: str, after: str = "", limit: int | None = None) -> tuple[str, ...]:
+        base = f"{self._prefix}objects/{checked_key(folder)}/"
+        # Everything below the folder `after` begins with its name and a slash, and "0" is what follows a slash.
+        start = f"{base}{after}0" if after else None
+        with self._connection.translated():
+            found = self._client.list_objects(self._bucket, base, start_after=start)
+            names = (it.object_name.removeprefix(base) for it in found if it.object_name and it.is_dir)
+            return tuple(islice((name[:-1] for name in names if not after or name > f"{after}/"), limit))
 
     def _upload(self, stream: BinaryIO, ref: ArtifactRef) -> None:
         """Send a blob under its name, in parts when it is large; what was there is written over, which heals it."""

@@ -96,6 +96,13 @@ class ArtifactStore(Protocol):
         """Give the keys that start with `prefix`, sorted."""
         ...
 
+    def folders(self, folder: str, after: str = "", limit: int | None = None) -> tuple[str, ...]:
+        """Give the names of the folders in `folder` in the order of the keys below them: at most `limit` after `after`.
+
+        A folder is there while a key below it is, or for a moment longer. Keys below it are not read.
+        """
+        ...
+
 
 def checked_key(key: str) -> str:
     """Give a key as it is.

@@ -1,21 +1,21 @@
-"""`hagd doctor`: what of this machine, this installation and a run folder would stand in the way."""
+"""`hagd doctor`: what of this machine, this installation, a cluster and a run folder would stand in the way."""
 
 import importlib.util
 import os
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 import typer
 
+from hagd.cli.deployed import check_deployment
+from hagd.cli.findings import Finding
 from hagd.cli.options import JsonFlag
 from hagd.cli.output import EXIT_FAILED, write_json, write_table
 from hagd.errors import HagdError
 
-Verdict = Literal["ok", "warning", "problem"]
 _LEAST_FREE_BYTES: Final = 2 * 2**30
 _LEAST_MEMORY_BYTES: Final = 4 * 2**30
 # Modules that stages import, and the extra that brings each.
@@ -27,22 +27,13 @@ def register(app: typer.Typer) -> None:
     app.command()(doctor)
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at."""
-
-    name: str
-    verdict: Verdict
-    found: str
-    hint: str = ""
-
-
 def doctor(
     run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A run folder to check as well.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Check this installation, this machine, and a run folder. Exit code 1 when something stands in the way."""
-    checks: list[Callable[[], list[Finding]]] = [_installation, _stages, _machine, _ports]
+    """Check this installation, this machine, the log and store that the services are set to, and a run folder. Exit
+    code 1 when something stands in the way."""
+    checks: list[Callable[[], list[Finding]]] = [_installation, _stages, _machine, _ports, check_deployment]
     if run is not None:
         folder = run
         checks.append(lambda: _run_folder(folder))

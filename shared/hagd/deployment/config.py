@@ -106,7 +106,7 @@ def config_of(settings: ServiceSettings) -> ServiceConfig:
 
 def places_of(settings: ServiceSettings) -> Places:
     """Give where the settings say that log, store and run state are; errors as in `config_of`."""
-    return Places(settings.root, _store(settings), kafka_of(settings) if settings.log == "kafka" else None)
+    return Places(settings.root, store_of(settings), kafka_of(settings) if settings.log == "kafka" else None)
 
 
 def kafka_of(settings: ServiceSettings) -> KafkaSettings:
@@ -129,7 +129,8 @@ def kafka_of(settings: ServiceSettings) -> KafkaSettings:
     )
 
 
-def _store(settings: ServiceSettings) -> Path | S3Place | None:
+def store_of(settings: ServiceSettings) -> Path | S3Place | None:
+    """Give where the settings say that artifacts are; None for inside the root."""
     if settings.store is None:
         return None
     if settings.store.startswith(S3_SCHEME):

@@ -71,6 +71,18 @@ class RunStore:
         keys = self.store.list("runs/")
         return [key.split("/")[1] for key in keys if key.endswith("/request")]
 
+    def page(self, after: str, limit: int) -> tuple[str, ...]:
+        """Give at most `limit` ids of runs that come after `after`, sorted, without reading the others."""
+        found: list[str] = []
+        while len(found) < limit:
+            names = self.store.folders("runs", after, limit)
+            # A run that is about to be deleted, or that was never asked for here, has no request.
+            found += [name for name in names if self.exists(name)]
+            if len(names) < limit:
+                break
+            after = names[-1]
+        return tuple(found[:limit])
+
     def find(self, prefix: str) -> str:
         """Give the one run id that starts with `prefix`.
 

@@ -28,14 +28,18 @@ from hagd.rpc.codec import operation_of, request_from_proto, run_to_proto
 
 POLL: Final = timedelta(milliseconds=200)
 """How often the store is asked when a caller waits for a run."""
+SLOWEST_POLL: Final = timedelta(seconds=2)
+"""How often it is asked in the end when that takes long."""
 LONGEST_WAIT: Final = timedelta(minutes=10)
 """A Wait without a timeout and without a deadline answers after this time."""
+_REMEMBERED: Final = 1000
+"""Runs whose progress is kept, however many there have been."""
 _PAGE: Final = 100
 _LARGEST_PAGE: Final = 1000
 
 
 class ProgressFeed:
-    """The latest progress of each stage of each run, read from the log on demand."""
+    """The latest progress of each stage of those runs that reported last, read from the log on demand."""
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
@@ -57,13 +61,18 @@ class ProgressFeed:
             for record in records:
                 event = record.envelope
                 stage = event.plan[event.stage_index].stage_id
-                self._latest.setdefault(event.run_id, {})[stage] = run_pb2.Progress(
+                # Put last, so that the first are those that have been silent longest.
+                latest = self._latest.pop(event.run_id, {})
+                self._latest[event.run_id] = latest
+                latest[stage] = run_pb2.Progress(
                     stage_id=stage,
                     done=float(event.data.get("done", 0.0)),
                     total=float(event.data.get("total", 0.0)),
                     message=str(event.data.get("message", "")),
                 )
             self._position = advance(self._position, records)
+            for run_id in list(self._latest)[:-_REMEMBERED]:
+                del self._latest[run_id]
 
 
 @dataclass(frozen=True)
@@ -105,10 +114,10 @@ class RunService:
     async def page(self, page_size: int, page_token: str) -> tuple[list[RunState], str]:
         """Give runs in the order of their ids, and the token of the next page (empty after the last)."""
         size = min(page_size if page_size > 0 else _PAGE, _LARGEST_PAGE)
-        later = [run_id for run_id in await asyncio.to_thread(self.runs.list) if run_id > page_token]
-        shown = later[:size]
+        found = await asyncio.to_thread(self.runs.page, page_token, size + 1)
+        shown = found[:size]
         states = [await self.get(run_id) for run_id in shown]
-        return states, shown[-1] if len(later) > size else ""
+        return states, shown[-1] if len(found) > size else ""
 
     async def cancel(self, run_id: str) -> RunState:
         """Ask a run to stop, and give its state."""
@@ -119,16 +128,20 @@ class RunService:
         """Give the run when it has finished, or as it is when time is up."""
         end = time.monotonic() + _waiting_seconds(timeout, context)
         run = await self.get(run_id)
+        pause = POLL.total_seconds()
         while run.outcome is None and time.monotonic() < end:
-            await asyncio.sleep(min(POLL.total_seconds(), max(0.0, end - time.monotonic())))
+            await asyncio.sleep(min(pause, max(0.0, end - time.monotonic())))
+            pause = _longer(pause)
             run = await self.get(run_id)
         return run
 
     async def ended(self, run_id: str) -> RunState:
         """Give the run when it has finished, however long that takes."""
-        while (run := await self.get(run_id)).outcome is None:
-            await asyncio.sleep(POLL.total_seconds())
-        return run
+        pause = POLL.total_seconds()
+        while await asyncio.to_thread(self.runs.outcome, run_id) is None:
+            await asyncio.sleep(pause)
+            pause = _longer(pause)
+        return await self.get(run_id)
 
     async def watch(self, run_id: str) -> AsyncIterator[run_pb2.RunUpdate]:
         """Send the run on every change, progress in between, and end with the finished run."""
@@ -153,6 +166,11 @@ class RunService:
         if len(run_id) != 64 or not set(run_id) <= set("0123456789abcdef"):
             raise UnknownNameError(f"there is no run {run_id!r}", "run ids have 64 hexadecimal digits")
         return run_id
+
+
+def _longer(pause: float) -> float:
+    """Ask less often for what takes long: of the time that it took, a tenth more at most."""
+    return min(1.1 * pause, SLOWEST_POLL.total_seconds())
 
 
 def _waiting_seconds(timeout: duration_pb2.Duration | None, context: Any) -> float:

@@ -99,3 +99,11 @@ def test_a_deleted_run_is_forgotten(runs: RunStore) -> None:
     run_id = runs.create(REQUEST, "identity")
     runs.delete(run_id)
     assert runs.list() == []
+
+
+def test_a_page_of_runs_is_read_without_the_others() -> None:
+    runs = RunStore(MemoryStore())
+    ids = sorted(runs.create(replace(REQUEST, request_id=f"r{number}"), "identity") for number in range(7))
+    runs.store.put_if_absent(f"runs/{ids[2][:-1]}x/g0000/outcome", b"{}")  # of a run that nobody asked for here
+    assert [*runs.page("", 3), *runs.page(ids[2], 3), *runs.page(ids[5], 3)] == ids
+    assert runs.page(ids[6], 3) == ()

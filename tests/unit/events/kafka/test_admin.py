@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 from kafka import KafkaAdminClient
 
-from hagd.errors import InvalidInputError
-from hagd.events.kafka.admin import Durability, TopicPlan, TopicState, create_topics, plan_topics
+from hagd.errors import InvalidInputError, UnavailableError
+from hagd.events.kafka.admin import Durability, TopicPlan, TopicState, create_topics, plan_topics, require_topics
 from hagd.events.kafka.log import KafkaEventLog
 from hagd.events.topics import ENTRY_STAGE, PROGRESSED, dead_letter_topic, fact_topic, requested_topic, retry_topic
 from kafka_logs import event, settings
@@ -114,6 +114,19 @@ def test_topics_are_made_once_and_are_good_to_work_with(kafka_address: str) -> N
     assert log.append(mine, event("a"))
     assert [record.envelope.id for record in log.read(mine)] == ["a"]
     log.close()
+
+
+@pytest.mark.kafka
+@pytest.mark.servers
+@pytest.mark.xdist_group("kafka")
+def test_missing_topics_are_told_with_the_command_that_makes_them(kafka_address: str) -> None:
+    stage_id = new_stage()
+    with pytest.raises(UnavailableError, match="topics are missing on Kafka") as caught:
+        require_topics(settings(kafka_address), [stage_id], routes=False)
+    assert "hagd admin topics create" in caught.value.hint
+    create_topics(settings(kafka_address), plan_topics([stage_id], {}, 1, ONE_NODE))
+    require_topics(settings(kafka_address), [stage_id], routes=False)
+    require_topics(settings(kafka_address), [stage_id], routes=True)
 
 
 @pytest.mark.kafka
