@@ -20,7 +20,14 @@ from hagd.api.extraction.v1 import extraction_pb2
 from hagd.api.run.v1 import run_pb2
 from hagd.api.transcoder.v1 import transcoder_pb2_grpc
 from hagd.deployment.config import Places, ServiceConfig
-from hagd.errors import HagdError, InvalidInputError, RunConflictError, UnavailableError, UnknownNameError
+from hagd.errors import (
+    HagdError,
+    InvalidInputError,
+    QuotaExceededError,
+    RunConflictError,
+    UnavailableError,
+    UnknownNameError,
+)
 from hagd.execution.selection import ExecutorSettings
 from hagd.pipeline.request import PlanEntry, Request
 from hagd.rpc.client import StageClient
@@ -54,7 +61,12 @@ class Served:
 async def served(workplace: Path) -> AsyncIterator[Served]:
     places = Places(workplace / "root")
     config = ServiceConfig(
-        places, "127.0.0.1:0", executor=ExecutorSettings("inline"), drain=timedelta(0), stream_runs=STREAM_RUNS
+        places,
+        "127.0.0.1:0",
+        executor=ExecutorSettings("inline"),
+        drain=timedelta(0),
+        stream_runs=STREAM_RUNS,
+        principal_runs=7,
     )
     wiring = Wiring.open(config, STAGES, routes=True)
     service = wiring.service()
@@ -100,6 +112,15 @@ async def test_submit_is_idempotent_and_another_body_is_a_conflict(served: Serve
     assert len(await ask(served, lambda client: client.list())) == 1
     with pytest.raises(RunConflictError, match="other settings"):
         await ask(served, lambda client: client.submit(Request("x", "one", plan(seed=5))))
+
+
+async def test_a_caller_with_as_many_unfinished_runs_as_allowed_has_to_wait(served: Served) -> None:
+    for name in "abcdefg":
+        await ask(served, lambda client, name=name: client.submit(Request("x", name, plan())))
+    with pytest.raises(QuotaExceededError, match="7 are allowed"):
+        await ask(served, lambda client: client.submit(Request("x", "h", plan())))
+    again = await ask(served, lambda client: client.submit(Request("x", "a", plan())))
+    assert again.outcome is None
 
 
 async def test_a_call_starts_no_work(served: Served) -> None:

@@ -75,6 +75,8 @@ class ServiceConfig:
     """Whether callers may ask which services and messages there are."""
     stream_runs: int = 256
     """Unfinished runs of one stream, after which the stream is read no further."""
+    principal_runs: int | None = None
+    """Unfinished runs that a principal may have at once; no limit when None."""
     drain: timedelta = DRAIN
     """How long tasks at work may go on after the service was asked to stop."""
     wait: timedelta = timedelta(0)
@@ -98,6 +100,7 @@ def config_of(settings: ServiceSettings) -> ServiceConfig:
         _executor(settings),
         settings.reflection,
         settings.stream_runs,
+        settings.principal_runs,
         timedelta(seconds=settings.drain_seconds),
         timedelta(seconds=settings.wait_seconds),
         settings.lease_seconds,

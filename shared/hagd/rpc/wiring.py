@@ -19,6 +19,7 @@ from hagd.execution.executor import Executor
 from hagd.execution.selection import open_executor
 from hagd.pipeline.contract import StageSpec
 from hagd.pipeline.loop import StageLoop
+from hagd.pipeline.quotas import Quota
 from hagd.pipeline.request import Request, run_id_of
 from hagd.pipeline.router import RequestRouter
 from hagd.pipeline.runs import RunStore
@@ -65,7 +66,8 @@ class Wiring:
     def submit(self, request: Request) -> RunState:
         """Write a request and its event; a run that failed or was cancelled is opened again."""
         known = self.runs.exists(run_id_of(request.principal, request.request_id))
-        run_id = submit(request, self.runs.store, self.log)
+        most = self.config.principal_runs
+        run_id = submit(request, self.runs.store, self.log, quota=Quota(most) if most is not None else None)
         state = self.runs.get(run_id)
         if known and state.outcome is not None and state.outcome.status in ("failed", "cancelled"):
             generation = self.runs.reopen(run_id, after=state.generation)
