@@ -130,7 +130,7 @@ class MemoryEventLog:
         with self._lock:
             if any((entry.record.topic, entry.record.envelope.id) == (topic, envelope.id) for entry in self._entries):
                 return False
-            self._entries.append(_Entry(Record(len(self._entries) + 1, topic, envelope)))
+            self._entries.append(_Entry(Record(len(self._entries) + 1, topic, envelope, at=self.clock.now())))
             return True
 
     def claim(self, topics: Sequence[str], seconds: float) -> Delivery | None:
@@ -170,6 +170,10 @@ class MemoryEventLog:
         with self._lock:
             records = [entry.record for entry in self._entries]
         return [record for record in records if record.topic == topic and record.offset >= position.get(0, 0)][:limit]
+
+    def waiting(self, topics: Sequence[str], limit: int = 1000) -> list[Record]:
+        with self._lock:
+            return [it.record for it in self._entries if not it.done and it.record.topic in topics][:limit]
 
     def close(self) -> None:
         """Nothing to close."""

@@ -81,6 +81,8 @@ class LeaseTable:
     owner: Owner = field(default_factory=this_process)
     time_to_live_seconds: float = TIME_TO_LIVE_SECONDS
     ended: Callable[[Owner], bool] = has_ended
+    on_takeover: Callable[[], object] = lambda: None
+    """Called when a lease was taken from a holder that vanished."""
     _seen: dict[str, tuple[str, float]] = field(default_factory=dict[str, tuple[str, float]], init=False)
 
     def acquire(self, task_key: str) -> Lease | None:
@@ -94,7 +96,10 @@ class LeaseTable:
                 return None
             vanished = 1
         following = Lease(task_key, self.owner, current.epoch + 1, current.attempts + vanished, current.beat + 1)
-        return self._settle(following, current.etag)
+        taken = self._settle(following, current.etag)
+        if taken is not None and vanished:
+            self.on_takeover()
+        return taken
 
     def renew(self, lease: Lease) -> Lease | None:
         """Show that the holder lives; None when the lease was taken over."""

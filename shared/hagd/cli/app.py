@@ -17,6 +17,7 @@ from hagd.cli import admin, circuits, dead_letters, extraction, graphs, health, 
 from hagd.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, say, write_error, write_line
 from hagd.deployment.file import read_file
 from hagd.errors import HagdError, UsageError
+from hagd.telemetry.tracing import configure_tracing
 
 app = typer.Typer(
     name="hagd",
@@ -67,6 +68,7 @@ def run(arguments: list[str]) -> int:
     A flag goes before the environment (HAGD_EXTRACT_SEED), that before the file `hagd.toml`, that before the default.
     """
     as_json = "--json" in arguments
+    configure_tracing("hagd")
     try:
         code: Any = typer.main.get_command(app).main(
             args=arguments,

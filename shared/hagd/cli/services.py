@@ -196,11 +196,12 @@ def submit(
     from hagd.pipeline.request import Request  # noqa: PLC0415
     from hagd.rpc.client import StageClient  # noqa: PLC0415
     from hagd.telemetry.progress import progress_view  # noqa: PLC0415
+    from hagd.telemetry.tracing import span  # noqa: PLC0415
 
     plan = build_plan(settings, use=use_of(use))
     name = request_id or re.sub(r"[^a-z0-9_.-]+", "-", default_folder(settings, plan).name.lower()).strip("-.")
     request = Request(PRINCIPAL, name, plan)
-    with StageClient(address) as client:
+    with span("hagd submit"), StageClient(address) as client:
         state = client.submit(request)
         if not quiet:
             say(f"run {state.run_id}")

@@ -83,6 +83,8 @@ class ServiceConfig:
     """How long to wait at the start for a log or a store that does not answer yet."""
     lease_seconds: float = TIME_TO_LIVE_SECONDS
     """After this silence a task is taken over by another service."""
+    metrics: str = ""
+    """`host:port`, or a port of loopback, where Prometheus reads this process; port 0 takes a free one, "" none."""
 
 
 def config_of(settings: ServiceSettings) -> ServiceConfig:
@@ -104,6 +106,7 @@ def config_of(settings: ServiceSettings) -> ServiceConfig:
         timedelta(seconds=settings.drain_seconds),
         timedelta(seconds=settings.wait_seconds),
         settings.lease_seconds,
+        settings.metrics,
     )
 
 

@@ -55,6 +55,7 @@ class ServiceSettings(BaseSettings):
     reflection: bool = Field(True, description="tell callers which services and messages there are")
     stream_runs: int = Field(256, ge=1, description="unfinished runs of one stream, after which it is read no further")
     principal_runs: int | None = Field(None, ge=1, description="unfinished runs of a caller; no limit by default")
+    metrics: str = Field("", description="[host:]port where Prometheus reads; loopback, 0 is free; none by default")
     drain_seconds: float = Field(20.0, ge=0, description="how long tasks at work may go on after SIGTERM")
     wait_seconds: float = Field(0.0, ge=0, description="how long to wait at the start for log and store")
     until_eof: bool = Field(False, description="stop when stdin ends")

@@ -16,6 +16,7 @@ import rfc8785
 from hagd.artifacts.reference import ArtifactRef, refs_from_json, refs_to_json
 from hagd.errors import InvalidInputError
 from hagd.events.topics import LANES, Lane
+from hagd.telemetry import traceparent as trace_context
 
 SCHEMA_VERSION: Final = 1
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,199}")
@@ -60,6 +61,13 @@ class Envelope:
     lane: Lane = "interactive"
     part: str = ""
     """Which part of a divided stage is asked for, see `hagd.pipeline.work`; empty: the whole."""
+    traceparent: str = ""
+    """The trace that the event is part of, W3C; no part of any key or id, and empty where nobody traces."""
+
+    @property
+    def trace(self) -> str:
+        """Give the trace context of the event; that of its run when it came without one."""
+        return self.traceparent or trace_context.of_run(self.run_id)
 
     def encode(self) -> bytes:
         """Serialise as RFC 8785 JSON.
@@ -67,7 +75,7 @@ class Envelope:
         Raises:
             InvalidInputError: the event is larger than 1 MiB, or holds what JSON cannot.
         """
-        content = {
+        content: dict[str, Any] = {
             "id": self.id,
             "run_id": self.run_id,
             "generation": self.generation,
@@ -79,6 +87,8 @@ class Envelope:
             "lane": self.lane,
             "part": self.part,
         }
+        if self.traceparent:
+            content[trace_context.HEADER] = self.traceparent
         try:
             data = rfc8785.dumps(content)
         except rfc8785.CanonicalizationError as error:
@@ -107,6 +117,7 @@ class Envelope:
                 schema_version=value["schema_version"],
                 lane=value.get("lane", "interactive"),
                 part=value.get("part", ""),
+                traceparent=trace_context.checked(value.get(trace_context.HEADER)),
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InvalidInputError(f"not an event: {type(error).__name__}: {error}") from error

@@ -21,6 +21,8 @@ class Record:
     envelope: Envelope
     partition: int = 0
     """Always 0 in a log without partitions."""
+    at: float = 0.0
+    """When it was appended, in seconds since the epoch; 0 where the log does not know."""
 
 
 def advance(position: Position, records: Iterable[Record]) -> Position:
@@ -90,6 +92,13 @@ class EventLog(Protocol):
         """Give at most `limit` events of a topic from `position` on, worked off or not; claims nothing.
 
         `advance` gives where to go on; an empty list says that there are no more for now.
+        """
+        ...
+
+    def waiting(self, topics: Sequence[str], limit: int = 1000) -> list[Record]:
+        """Give at most `limit` events of `topics` that nobody has finished, claimed or not, oldest first.
+
+        A log with partitions tells of those that are worked off by this process and were fetched.
         """
         ...
 

@@ -25,6 +25,10 @@ class Task:
     inputs: Mapping[str, ArtifactRef]
     outputs: tuple[str, ...]
     """The roles that the function must give, no more and no fewer."""
+    run_id: str = ""
+    """The run that asked first, for log lines."""
+    traceparent: str = ""
+    """The span under which the task runs, W3C; empty where nobody traces."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from hagd.artifacts.store import ArtifactStore
 from hagd.errors import HagdError
 from hagd.execution.executor import Task, TaskProgress, TaskResult
+from hagd.execution.observing import observed
 from hagd.execution.running import run_task
 from hagd.execution.wire import error_of, failure_of
 
@@ -16,7 +17,8 @@ class InlineExecutor:
         self, task: Task, store: ArtifactStore, on_progress: TaskProgress, should_stop: Callable[[], bool]
     ) -> TaskResult:
         try:
-            return run_task(task, store, on_progress, should_stop)
+            with observed(task):
+                return run_task(task, store, on_progress, should_stop)
         except HagdError:
             raise
         except Exception as error:

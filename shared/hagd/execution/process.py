@@ -168,7 +168,9 @@ class _Worker:
         end = self._log.seek(0, os.SEEK_END)
         self._log.seek(max(self._log_start, end - _LOG_TAIL_BYTES))
         lines = self._log.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else ""
+        # Its own lines tell what it was at; what a dying process says comes from elsewhere and is no JSON.
+        said = [line for line in lines if not line.startswith("{")]
+        return said[-1] if said else ""
 
 
 def _open_log(path: Path | None) -> BinaryIO:

@@ -66,6 +66,8 @@ def task_to_json(task: Task) -> dict[str, Any]:
         "config": dict(task.config),
         "inputs": refs_to_json(task.inputs),
         "outputs": list(task.outputs),
+        "run_id": task.run_id,
+        "traceparent": task.traceparent,
     }
 
 
@@ -79,6 +81,8 @@ def task_from_json(value: Mapping[str, Any]) -> Task:
         value["config"],
         refs_from_json(value["inputs"]),
         tuple(value["outputs"]),
+        value["run_id"],
+        value["traceparent"],
     )
 
 

@@ -14,15 +14,17 @@ import queue
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, Final
 
 from hagd.artifacts.location import open_store
-from hagd.errors import HagdError
 from hagd.execution.executor import TaskProgress
+from hagd.execution.observing import observed
 from hagd.execution.running import run_task
 from hagd.execution.wire import failure_of, read_frame, result_to_json, task_from_json, write_frame
+from hagd.telemetry.logs import configure_logging
+from hagd.telemetry.store import ObservedStore
+from hagd.telemetry.tracing import configure_tracing, flush
 
 THREADS_VARIABLE: Final = "HAGD_WORKER_THREADS"
 _PROGRESS_SECONDS: Final = 0.1
@@ -36,13 +38,16 @@ def answer_task(
     threads: int | None,
 ) -> dict[str, Any]:
     """Run a task given as JSON on the store at an address; give a result or a failure as JSON, and raise nothing."""
+    given = task_from_json(task)
     try:
-        result = run_task(task_from_json(task), open_store(store), on_progress, should_stop, threads)
+        with observed(given):
+            result = run_task(given, ObservedStore(open_store(store)), on_progress, should_stop, threads)
         return {"type": "result", "result": result_to_json(result)}
     except Exception as error:
-        if not isinstance(error, HagdError):
-            traceback.print_exc()
         return {"type": "failure", "failure": failure_of(error).to_json()}
+    finally:
+        # Whoever gets the answer may end this process.
+        flush()
 
 
 class _Worker:
@@ -87,6 +92,8 @@ def main() -> None:
     """Serve tasks until the standard input ends."""
     outbox = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    configure_logging(json_lines=True, service="worker")
+    configure_tracing("worker")
     threads = os.environ.get(THREADS_VARIABLE)
     _Worker(sys.stdin.buffer, outbox, int(threads) if threads else None).serve()
 

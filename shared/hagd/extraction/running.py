@@ -12,6 +12,7 @@ from hagd.pipeline.request import Request
 from hagd.pipeline.stages import find_stage
 from hagd.pipeline.state import RunState
 from hagd.telemetry.progress import ProgressView, SilentProgress
+from hagd.telemetry.tracing import span
 
 
 class StageProgress:
@@ -74,7 +75,8 @@ def run_request(
     # Only the stages of the plan: another one that is broken must not stand in the way.
     stages = {entry.stage_id: find_stage(entry.stage_id, stages) for entry in request.plan}
     with stopped_by_sigterm(), EmbeddedRuntime(root, store=store, threads=threads, stages=stages) as runtime, shown:
-        state = runtime.run(request, progress.update)
+        with span("run"):
+            state = runtime.run(request, progress.update)
         progress.end(state)
     return state
 

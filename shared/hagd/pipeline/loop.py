@@ -42,6 +42,8 @@ from hagd.pipeline.runs import RunStore
 from hagd.pipeline.state import Outcome, OutcomeStatus, StageState
 from hagd.pipeline.submission import CLAIM_SECONDS, announce, end_run
 from hagd.pipeline.work import JOIN, WHOLE, Work, are_there, request_for, shard_keys, work_of
+from hagd.pipeline.watch import StageWatch
+from hagd.telemetry.tracing import current_traceparent
 
 OnProgress = Callable[[str, float, float, str], None]
 """`(stage_id, done, total, message)`"""
@@ -77,6 +79,8 @@ class StageLoop:
     """Set from outside to stop the task at hand and leave its request for later."""
     draining: threading.Event = field(default_factory=threading.Event)
     """Set from outside to claim nothing more; the task at hand goes on."""
+    watch: StageWatch = field(default_factory=StageWatch)
+    """Told what happens here, for whoever observes the process."""
     _reported_at: float = field(default=-math.inf, init=False)
     _paused: bool = field(default=False, init=False)
     _looked_at: float = field(default=-math.inf, init=False)
@@ -90,8 +94,11 @@ class StageLoop:
                 busy = self.step()
             except (UnavailableError, StoreFullError) as error:
                 _LOG.warning("stage %s waits: %s", self.spec.id, error.message)
+                self.watch.paused(self.spec.id, True)
                 busy = False
                 self.stop.wait(1.0)
+            else:
+                self.watch.paused(self.spec.id, self._paused)
             if not busy:
                 self.stop.wait(0.1)
 
@@ -106,7 +113,8 @@ class StageLoop:
             return False
         self._turn += 1
         try:
-            self._handle(delivery)
+            with self.watch.request(self.spec.id, delivery):
+                self._handle(delivery)
         except BaseException:
             # Also KeyboardInterrupt: whoever comes next need not wait for the claim to run out.
             with suppress(HagdError):
@@ -127,6 +135,7 @@ class StageLoop:
     def _handle(self, delivery: Delivery) -> None:
         envelope = delivery.envelope
         if not self._is_served(envelope):
+            self.watch.settled("unserved")
             self.log.release(delivery, RETRY_SECONDS[0])
             return
         if not self.runs.exists(envelope.run_id):
@@ -134,6 +143,7 @@ class StageLoop:
             self._fail(delivery, Failure("unknown-name", text, "it was never submitted, or its store was lost"))
             return
         if self._is_over(envelope):
+            self.watch.settled("over")
             self.log.ack(delivery)
             return
         try:
@@ -144,6 +154,7 @@ class StageLoop:
         except HagdError as error:
             self._settle(delivery, error, ())
             return
+        self.watch.task(work.key)
         manifest = self._finished(work.key)
         if manifest is not None:
             self._publish(delivery, manifest, shards, cached=True)
@@ -152,6 +163,7 @@ class StageLoop:
         elif (lease := self.leases.acquire(work.key)) is not None:
             self._work(delivery, work, shards, lease)
         else:
+            self.watch.settled("waiting")
             self._report(delivery, 0.0, 0.0, "another process computes this; waiting")
             self.log.release(delivery, 1.0)
 
@@ -178,6 +190,7 @@ class StageLoop:
         self.runs.divide_stage(*place, self.spec.id, shards)
         for number in range(len(shards)):
             self.log.append(*request_for(self.spec, envelope, str(number)))
+        self.watch.settled("divided")
         self._report(delivery, 0.0, len(shards), f"divided into {len(shards)} shards")
         self.log.ack(delivery)
 
@@ -203,12 +216,13 @@ class StageLoop:
             is_cancelled=lambda: self.runs.is_cancelled(envelope.run_id, envelope.generation),
         )
         try:
-            with keeper:
+            with keeper, self.watch.computation(self.spec.id):
                 # Somebody may have finished between the look at the manifest and the lease.
                 manifest = self._finished(work.key) or self._compute(delivery, work, lease.epoch, keeper)
         except WorkerDiedError as error:
             self.leases.release(keeper.lease, worker_died=True)
             self._last_death = f"; at last {error.message}"
+            self.watch.settled("died")
             self._report(delivery, 0.0, 0.0, f"{error.message}; trying again")
             self.log.release(delivery, 1.0)
         except HagdError as error:
@@ -223,7 +237,8 @@ class StageLoop:
             self._publish(delivery, manifest, shards, cached=False)
 
     def _compute(self, delivery: Delivery, work: Work, epoch: int, keeper: LeaseKeeper) -> Manifest:
-        task = Task(self.spec.id, work.key, epoch, work.run, work.config, work.inputs, work.outputs)
+        run_id, trace = delivery.envelope.run_id, current_traceparent()
+        task = Task(self.spec.id, work.key, epoch, work.run, work.config, work.inputs, work.outputs, run_id, trace)
         result = self.executor.execute(
             task,
             self.store,
@@ -234,6 +249,8 @@ class StageLoop:
             work.key, self.spec.id, result.outputs, result.compute_fingerprint, result.seconds, result.peak_rss_bytes
         )
         manifest = publish_manifest(self.store, found)
+        if manifest.outputs != found.outputs:
+            self.watch.lost_race(self.spec.id)
         clear_checkpoints(self.store, work.key)
         return manifest
 
@@ -245,14 +262,18 @@ class StageLoop:
         if isinstance(error, CancelledError):
             # Cancelled by somebody, or only interrupted here: then the request waits for the next process.
             if self._is_over(envelope):
+                self.watch.settled("cancelled")
                 self.log.ack(delivery)
             else:
+                self.watch.settled("interrupted")
                 self.log.release(delivery)
         elif error.transient:
             delay = RETRY_SECONDS[min(delivery.attempts, len(RETRY_SECONDS)) - 1]
+            self.watch.retries(self.spec.id, delay)
             self._report(delivery, 0.0, 0.0, f"{error.message}; trying again in {delay:.0f} s")
             self.log.release(delivery, delay)
         elif self._heal(envelope, inputs, lost=envelope.part == JOIN and isinstance(error, ArtifactNotFoundError)):
+            self.watch.settled("healed")
             self.log.ack(delivery)
         else:
             self._fail(delivery, failure_of(error))
@@ -273,6 +294,7 @@ class StageLoop:
         return True
 
     def _fail(self, delivery: Delivery, failure: Failure) -> None:
+        self.watch.settled("failed")
         bury(delivery.envelope, self.spec.id, failure, delivery.attempts, self.log)
         end_run(delivery.envelope, Outcome("failed", self.spec.id, failure), self.runs, self.log)
         self.log.ack(delivery)
@@ -280,11 +302,15 @@ class StageLoop:
     def _publish(self, delivery: Delivery, manifest: Manifest, shards: Sequence[str], *, cached: bool) -> None:
         """Announce a result and ask for what follows from it, or end the run."""
         envelope = delivery.envelope
-        if not self._is_over(envelope):
-            if envelope.part in (WHOLE, JOIN):
-                self._finish(envelope, manifest, cached=cached)
-            elif are_there(shards, self.store):
-                self.log.append(*request_for(self.spec, envelope, JOIN))
+        if self._is_over(envelope):
+            self.watch.settled("over")
+            self.log.ack(delivery)
+            return
+        self.watch.settled("cached" if cached else "done")
+        if envelope.part in (WHOLE, JOIN):
+            self._finish(envelope, manifest, cached=cached)
+        elif are_there(shards, self.store):
+            self.log.append(*request_for(self.spec, envelope, JOIN))
         self.log.ack(delivery)
 
     def _finish(self, envelope: Envelope, manifest: Manifest, *, cached: bool) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hagd.errors import HagdError
-from hagd.events.log import EventLog
+from hagd.events.log import Delivery, EventLog
 from hagd.events.topics import ENTRY_STAGE, LANES, requested_topic
 from hagd.execution.wire import failure_of
 from hagd.pipeline.contract import StageSpec
@@ -13,6 +13,9 @@ from hagd.pipeline.runs import RunStore
 from hagd.pipeline.stages import check_plan
 from hagd.pipeline.state import Outcome
 from hagd.pipeline.submission import CLAIM_SECONDS, end_run
+from hagd.telemetry.logs import working_on
+from hagd.telemetry.traceparent import trace_id_of
+from hagd.telemetry.tracing import span
 
 
 @dataclass(frozen=True)
@@ -28,17 +31,25 @@ class RequestRouter:
         delivery = self.log.claim([requested_topic(ENTRY_STAGE, lane) for lane in LANES], CLAIM_SECONDS)
         if delivery is None:
             return False
+        run_id, trace = delivery.envelope.run_id, delivery.envelope.trace
+        with (
+            working_on(run_id=run_id, stage_id=ENTRY_STAGE, trace_id=trace_id_of(trace)),
+            span("route", kind="consumer", parent=trace, run_id=run_id),
+        ):
+            self._route(delivery)
+        return True
+
+    def _route(self, delivery: Delivery) -> None:
         envelope = delivery.envelope
         try:
             check_plan(self.runs.request(envelope.run_id), self.stages)
         except HagdError as error:
             if error.transient:
                 self.log.release(delivery, 1.0)
-                return True
+                return
             failure = failure_of(error)
             bury(envelope, ENTRY_STAGE, failure, delivery.attempts, self.log)
             end_run(envelope, Outcome("failed", envelope.plan[0].stage_id, failure), self.runs, self.log)
         else:
             self.log.append(requested_topic(envelope.plan[0].stage_id, envelope.lane), envelope)
         self.log.ack(delivery)
-        return True

@@ -13,6 +13,7 @@ from hagd.pipeline.request import Request, run_id_of
 from hagd.pipeline.runs import RunStore
 from hagd.pipeline.stages import identity_of
 from hagd.pipeline.state import Outcome
+from hagd.telemetry.tracing import current_traceparent, span
 
 CLAIM_SECONDS = 60.0
 
@@ -33,10 +34,12 @@ def submit(
         StoreFullError, UnavailableError: the store or the log.
     """
     runs = RunStore(store)
-    if quota is not None and not runs.exists(run_id_of(request.principal, request.request_id)):
-        quota.check(request.principal, runs.active, lambda run_id: runs.outcome(run_id) is not None)
-    run_id = runs.create(request, identity_of(request, stages))
-    announce(run_id, runs.generation(run_id), request, log)
+    with span("submit", kind="producer") as submitting:
+        if quota is not None and not runs.exists(run_id_of(request.principal, request.request_id)):
+            quota.check(request.principal, runs.active, lambda run_id: runs.outcome(run_id) is not None)
+        run_id = runs.create(request, identity_of(request, stages))
+        submitting.set(run_id=run_id)
+        announce(run_id, runs.generation(run_id), request, log)
     return run_id
 
 
@@ -44,8 +47,11 @@ def announce(run_id: str, generation: int, request: Request, log: EventLog, heal
     """Append the event that starts a generation of a run; once per generation, however often it is called."""
     identity = event_id(run_id, ENTRY_STAGE, "", generation)
     data = {"healings": healings}
-    envelope = Envelope(identity, run_id, generation, 0, request.plan, request.inputs, data, lane=request.lane)
-    log.append(requested_topic(ENTRY_STAGE, request.lane), envelope)
+    lane, trace = request.lane, current_traceparent()
+    envelope = Envelope(
+        identity, run_id, generation, 0, request.plan, request.inputs, data, lane=lane, traceparent=trace
+    )
+    log.append(requested_topic(ENTRY_STAGE, lane), envelope)
 
 
 def end_run(envelope: Envelope, outcome: Outcome, runs: RunStore, log: EventLog, topic: str = RUN_FAILED) -> None:

@@ -23,6 +23,7 @@ from hagd.errors import HagdError, UnknownNameError
 from hagd.pipeline.request import Request
 from hagd.pipeline.state import RunState
 from hagd.rpc.codec import OPERATION_PREFIX, request_to_proto, run_from_proto
+from hagd.rpc.observing import TracingClientInterceptor
 from hagd.rpc.server import channel_options
 from hagd.rpc.status import from_call
 
@@ -49,7 +50,8 @@ class StageClient:
         if service not in _STUBS:
             raise UnknownNameError(f"there is no service {service!r}", f"services: {', '.join(_STUBS)}")
         self.address = address
-        self._channel = grpc.insecure_channel(address, options=channel_options())
+        channel = grpc.insecure_channel(address, options=channel_options())
+        self._channel: grpc.Channel = grpc.intercept_channel(channel, TracingClientInterceptor())
         self._stub = _STUBS[service](self._channel)
         self._operations: Any = operations_pb2_grpc.OperationsStub(self._channel)
 

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -28,6 +28,10 @@ from hagd.execution.executor import Executor
 from hagd.pipeline.loop import StageLoop
 from hagd.pipeline.router import RequestRouter
 from hagd.rpc.server import StageServer
+from hagd.telemetry.tracing import flush
+
+if TYPE_CHECKING:
+    from hagd.telemetry.prometheus import MetricsServer
 
 _log: Any = structlog.get_logger("hagd.hosting")
 _IDLE_SECONDS: Final = 0.05
@@ -49,6 +53,8 @@ class StageHost:
     """Only the first stage has one: it hands requests to the first stage of their plan."""
     drain: timedelta = DRAIN
     """How long tasks at work may go on after the service was asked to stop."""
+    metrics: "MetricsServer | None" = None
+    """Where Prometheus reads this process; None when it was not asked for."""
     broken: bool = field(default=False, init=False)
     """A loop ended by an error that it should not have had."""
     threads: list[threading.Thread] = field(default_factory=list[threading.Thread], init=False)
@@ -69,7 +75,8 @@ class StageHost:
             self.start_loops(wake)
             if until_eof:
                 threading.Thread(target=_wait_for_eof, args=(wake,), daemon=True).start()
-            sys.stdout.write(json.dumps({"service": self.name, "address": str(address)}) + "\n")
+            metrics = {"metrics": self.metrics.address} if self.metrics is not None else {}
+            sys.stdout.write(json.dumps({"service": self.name, "address": str(address)} | metrics) + "\n")
             sys.stdout.flush()
             _log.info("serving", address=str(address))
             await stop.wait()
@@ -100,6 +107,9 @@ class StageHost:
         await draining
         await asyncio.to_thread(self.executor.close)
         await asyncio.to_thread(self.log.close)
+        if self.metrics is not None:
+            await asyncio.to_thread(self.metrics.close)
+        await asyncio.to_thread(flush)
 
     async def _joined(self, patience: timedelta) -> None:
         """Wait for the threads, all of them together no longer than `patience`."""

@@ -14,6 +14,7 @@ from hagd.deployment.sources import Reading, read_command_line
 from hagd.errors import HagdError
 from hagd.rpc.hosting import StageHost
 from hagd.telemetry.logs import configure_logging
+from hagd.telemetry.tracing import configure_tracing
 
 _SCHEMA = "hagd.service/v1"
 
@@ -39,6 +40,7 @@ def run_process(
 ) -> int:
     """Run a service to its end; give the exit code. Errors at the start are told on stderr."""
     configure_logging(json_lines=True, service=identity.name)
+    configure_tracing(identity.name)
     try:
         asked = read_command_line(identity.name, arguments, identity.defaults)
         if asked.print_config:

@@ -11,6 +11,8 @@ from grpc_reflection.v1alpha import reflection
 
 from hagd.errors import UnavailableError
 from hagd.rpc.interceptors import ErrorInterceptor
+from hagd.rpc.observing import ObservingInterceptor
+from hagd.telemetry.metrics import Meter, SilentMeter
 
 MESSAGE_LIMIT_BYTES = 4 * 2**20
 """Tensors never travel in messages: a larger one is a mistake and is refused."""
@@ -45,10 +47,17 @@ class StageServer:
     """
 
     def __init__(
-        self, register: Callable[[grpc.aio.Server], None], services: Sequence[str], *, reflects: bool = True
+        self,
+        register: Callable[[grpc.aio.Server], None],
+        services: Sequence[str],
+        *,
+        reflects: bool = True,
+        meter: Meter | None = None,
     ) -> None:
         options = [*channel_options(), ("grpc.so_reuseport", 0)]  # a second process on a port fails instead of sharing
-        self._server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=options)
+        self._server = grpc.aio.server(
+            interceptors=[ObservingInterceptor(meter or SilentMeter()), ErrorInterceptor()], options=options
+        )
         self._services = ("", *services)
         self._health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]  # missing in the stub
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -2,9 +2,10 @@
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import entry_points
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 from google.longrunning import operations_pb2_grpc
@@ -26,10 +27,16 @@ from hagd.pipeline.runs import RunStore
 from hagd.pipeline.stages import GROUP, find_stage
 from hagd.pipeline.state import RunState
 from hagd.pipeline.submission import announce, submit
+from hagd.pipeline.watch import StageWatch, declare_stage
 from hagd.rpc.hosting import StageHost
 from hagd.rpc.operations import OperationsServicer
 from hagd.rpc.run_service import RunService
 from hagd.rpc.server import StageServer
+from hagd.telemetry.metrics import Meter, SilentMeter
+from hagd.telemetry.store import ObservedStore
+
+if TYPE_CHECKING:
+    from hagd.telemetry.prometheus import MetricsServer
 
 OPERATIONS: Final = "google.longrunning.Operations"
 
@@ -46,6 +53,10 @@ class Wiring:
     stages: Mapping[str, StageSpec]
     routes: bool = False
     """Whether it hands requests to the first stage of their plan."""
+    meter: Meter = field(default_factory=SilentMeter)
+    """Keeps what is counted here."""
+    metrics: "MetricsServer | None" = None
+    """Where Prometheus reads it; None when it was not asked for."""
 
     @staticmethod
     def open(config: ServiceConfig, stages: tuple[str, ...], *, routes: bool = False) -> "Wiring":
@@ -58,10 +69,12 @@ class Wiring:
         """
         specs = {stage_id: find_stage(stage_id) for stage_id in config.stages or stages}
         opened = open_places(config.places, specs, routes=routes, wait=config.wait)
+        meter, metrics = open_meter(config.metrics)
         place = config.places.store
         environment = place.environment() if isinstance(place, S3Place) else {}
         executor = open_executor(config.executor, config.threads, opened.worker_log_path, environment)
-        return Wiring(config, opened.store, opened.runs, opened.log, executor, specs, routes)
+        store, runs = ObservedStore(opened.store, meter), RunStore(ObservedStore(opened.runs.store, meter))
+        return Wiring(config, store, runs, opened.log, executor, specs, routes, meter, metrics)
 
     def submit(self, request: Request) -> RunState:
         """Write a request and its event; a run that failed or was cancelled is opened again."""
@@ -89,28 +102,48 @@ class Wiring:
             operations: Any = OperationsServicer(service)
             operations_pb2_grpc.add_OperationsServicer_to_server(operations, server)
 
-        server = StageServer(register_all, [servicer_name, OPERATIONS], reflects=self.config.reflection)
+        server = StageServer(
+            register_all, [servicer_name, OPERATIONS], reflects=self.config.reflection, meter=self.meter
+        )
         router = RequestRouter(self.log, self.runs, InstalledStages()) if self.routes else None
-        return StageHost(name, server, self._loops(), self.log, self.executor, router, self.config.drain)
+        loops = self._loops()
+        return StageHost(name, server, loops, self.log, self.executor, router, self.config.drain, self.metrics)
 
     def _loops(self) -> list[StageLoop]:
         """Give a loop for every stage and every task that may run at a time."""
         stop, draining, clock = threading.Event(), threading.Event(), SystemClock()
-        return [
-            StageLoop(
-                spec,
-                self.log,
-                self.store,
-                self.runs,
-                self.executor,
-                LeaseTable(self.store, clock, time_to_live_seconds=self.config.lease_seconds),
-                clock,
-                stop=stop,
-                draining=draining,
-            )
-            for spec in self.stages.values()
-            for _ in range(self.config.executor.workers)
-        ]
+        loops: list[StageLoop] = []
+        for spec in self.stages.values():
+            watches = [StageWatch(self.meter, clock) for _ in range(self.config.executor.workers)]
+            declare_stage(spec.id, watches, self.log, self.meter, clock)
+            for watch in watches:
+                leases = LeaseTable(
+                    self.store,
+                    clock,
+                    time_to_live_seconds=self.config.lease_seconds,
+                    on_takeover=partial(watch.took_over, spec.id),
+                )
+                parts = (spec, self.log, self.store, self.runs, self.executor, leases, clock)
+                loops.append(StageLoop(*parts, stop=stop, draining=draining, watch=watch))
+        return loops
+
+
+def open_meter(listen: str) -> "tuple[Meter, MetricsServer | None]":
+    """Give what keeps the metrics of this process, and the port where they are read; nothing when `listen` is empty.
+
+    Raises:
+        UsageError: the address cannot be read, or what serves metrics is not installed.
+        UnavailableError: the address cannot be bound.
+    """
+    if not listen:
+        return SilentMeter(), None
+    try:
+        # An extra.
+        from hagd.telemetry.prometheus import PrometheusMeter  # noqa: PLC0415
+    except ImportError as error:
+        raise UsageError(f"metrics cannot be served: {error}", "pip install 'hagd[telemetry]'") from error
+    meter = PrometheusMeter()
+    return meter, meter.serve(listen)
 
 
 class InstalledStages(Mapping[str, StageSpec]):

@@ -1,1 +1,1 @@
-"""What the program says about itself: logs for machines, progress for people. Both go to stderr."""
+"""What the program says about itself: spans, metrics and logs for machines, progress for people."""

@@ -22,6 +22,7 @@ from hagd.events.kafka.connection import connect
 from hagd.events.kafka.failures import no_topic, translate
 from hagd.events.kafka.settings import MAX_RECORD_BYTES, KafkaSettings
 from hagd.events.kafka.window import Held, PartitionWindow
+from hagd.telemetry.traceparent import HEADER, checked
 
 ATTEMPTS_HEADER: Final = "hagd-attempts"
 NOT_BEFORE_HEADER: Final = "hagd-not-before"
@@ -241,6 +242,7 @@ def _held(record: Any) -> Held:
         record.timestamp / 1000,
         attempts=int(_number(headers.get(ATTEMPTS_HEADER))),
         free_at=_number(headers.get(NOT_BEFORE_HEADER)),
+        traceparent=checked((headers.get(HEADER) or b"").decode("ascii", "replace")),
     )
 
 

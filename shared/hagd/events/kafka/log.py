@@ -13,7 +13,7 @@ import math
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from hagd.artifacts.clock import Clock, SystemClock
@@ -26,6 +26,7 @@ from hagd.events.kafka.settings import KafkaSettings
 from hagd.events.kafka.window import Held, PartitionWindow
 from hagd.events.log import START, Delivery, Position, Record
 from hagd.events.topics import RETRY_TIERS, is_work_topic, retry_topic, unreadable_topic
+from hagd.telemetry.traceparent import HEADER
 
 _LOOK_SECONDS: Final = 0.05
 _UNREADABLE_SECONDS: Final = 5.0
@@ -61,7 +62,7 @@ class KafkaEventLog:
     def append(self, topic: str, envelope: Envelope) -> bool:
         # Work spreads over all partitions, also that of one run; facts of a run keep their order.
         key = envelope.id if is_work_topic(topic) else envelope.run_id
-        self._writer.write(topic, key, envelope.encode(), [("hagd-id", envelope.id.encode())])
+        self._writer.write(topic, key, envelope.encode(), _headers(envelope))
         return True
 
     def claim(self, topics: Sequence[str], seconds: float) -> Delivery | None:
@@ -101,7 +102,7 @@ class KafkaEventLog:
                 self._changed.notify_all()
                 return True
         headers = [
-            ("hagd-id", delivery.envelope.id.encode()),
+            *_headers(delivery.envelope),
             (ATTEMPTS_HEADER, b"%d" % held.attempts),
             (NOT_BEFORE_HEADER, str(free_at).encode()),
         ]
@@ -119,6 +120,21 @@ class KafkaEventLog:
         if self._closed:
             raise _closed()
         return self._reader.read(topic, position, limit)
+
+    def waiting(self, topics: Sequence[str], limit: int = 1000) -> list[Record]:
+        """Give what is unfinished, as `EventLog` says; joins no group: a process that claims nothing sees nothing."""
+        with self._changed:
+            members = [
+                (topic, each[topic]) for topic in topics for each in (self._members, self._retrying) if topic in each
+            ]
+            found = [
+                _Taken(topic, *place, held, held.value or b"")
+                for topic, member in members
+                for place, window in member.windows.items()
+                for held in window.unfinished()
+            ]
+        oldest = sorted(found, key=lambda it: it.held.timestamp)[:limit]
+        return [record for taken in oldest if (record := _readable(taken)) is not None]
 
     def close(self) -> None:
         with self._changed:
@@ -152,7 +168,7 @@ class KafkaEventLog:
         try:
             if len(taken.value) > MAX_EVENT_BYTES:
                 raise InvalidInputError(f"not an event: it has {len(taken.value)} bytes")
-            record = Record(held.offset, taken.topic, Envelope.decode(taken.value), taken.partition)
+            record = _record(taken)
         except InvalidInputError as error:
             self._put_away(taken, error)
             return None
@@ -206,6 +222,29 @@ class KafkaEventLog:
         for member in [member for topic in topics for member in self._members_of(topic)]:
             if (trouble := member.trouble) is not None:
                 raise type(trouble)(trouble.message, trouble.hint)
+
+
+def _record(taken: _Taken) -> Record:
+    """Read an event; its trace stands in a header when another system wrote it.
+
+    Raises:
+        InvalidInputError: it is none.
+    """
+    held, envelope = taken.held, Envelope.decode(taken.value)
+    envelope = replace(envelope, traceparent=envelope.traceparent or held.traceparent)
+    return Record(held.offset, taken.topic, envelope, taken.partition, held.timestamp)
+
+
+def _readable(taken: _Taken) -> Record | None:
+    try:
+        return _record(taken)
+    except InvalidInputError:
+        return None
+
+
+def _headers(envelope: Envelope) -> list[tuple[str, bytes]]:
+    traced = [(HEADER, envelope.traceparent.encode())] if envelope.traceparent else []
+    return [("hagd-id", envelope.id.encode()), *traced]
 
 
 def _closed() -> UnavailableError:

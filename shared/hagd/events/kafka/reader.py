@@ -96,6 +96,6 @@ class TopicReader:
 
 def _record(raw: Any) -> Record | None:
     try:
-        return Record(raw.offset, raw.topic, Envelope.decode(raw.value or b""), raw.partition)
+        return Record(raw.offset, raw.topic, Envelope.decode(raw.value or b""), raw.partition, raw.timestamp / 1000)
     except InvalidInputError:
         return None

@@ -29,6 +29,8 @@ class Held:
     """In seconds since the epoch: from then on it may be claimed."""
     claim: str = ""
     done: bool = False
+    traceparent: str = ""
+    """The trace that its header names, or empty."""
 
 
 @dataclass
@@ -67,6 +69,10 @@ class PartitionWindow:
     def oldest(self, now: float) -> Held | None:
         """Give the event of the lowest offset that may be claimed, or None."""
         return next((held for held in self._held.values() if not held.done and held.free_at <= now), None)
+
+    def unfinished(self) -> list[Held]:
+        """Give the fetched events that are not done, in the order of offsets."""
+        return [held for held in self._held.values() if not held.done]
 
     def holder(self, offset: int, claim: str) -> Held | None:
         """Give the event that a claim holds, or None when it has lost it."""

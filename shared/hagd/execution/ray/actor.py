@@ -68,5 +68,9 @@ class RayWorker:
 def _load() -> "Callable[..., dict[str, Any]]":
     # Not at the top: numpy reads the variables of `__init__` when it is loaded, and this module is loaded before.
     from hagd.execution.worker import answer_task  # noqa: PLC0415
+    from hagd.telemetry.logs import configure_logging  # noqa: PLC0415
+    from hagd.telemetry.tracing import configure_tracing  # noqa: PLC0415
 
+    configure_logging(json_lines=True, service="worker")
+    configure_tracing("worker")
     return answer_task
