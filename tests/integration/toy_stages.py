@@ -44,7 +44,10 @@ def begin(config: Config, context: StageContext, stage: str) -> None:
 
 def prepare(inputs: Documents, config: Config, context: StageContext) -> Documents:
     begin(config, context, "subject")
-    return {"model": Document({"seed": config["model"].get("seed", 0)}), "task": Document(dict(config["task"]))}
+    model: dict[str, Any] = {"seed": config["model"].get("seed", 0)}
+    if "ballast_bytes" in config:
+        model["ballast"] = "x" * int(config["ballast_bytes"])
+    return {"model": Document(model), "task": Document(dict(config["task"]))}
 
 
 def train(inputs: Documents, config: Config, context: StageContext) -> Documents:

@@ -13,7 +13,19 @@ from typing import Annotated, Any
 import typer
 
 import hagd
-from hagd.cli import admin, circuits, dead_letters, extraction, graphs, health, runs, services, stores, transcoders
+from hagd.cli import (
+    admin,
+    circuits,
+    dead_letters,
+    extraction,
+    graphs,
+    health,
+    runs,
+    services,
+    stores,
+    traces,
+    transcoders,
+)
 from hagd.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, say, write_error, write_line
 from hagd.deployment.file import read_file
 from hagd.errors import HagdError, UsageError
@@ -47,6 +59,7 @@ def root(
 extraction.register(app)
 services.register(app)
 health.register(app)
+traces.register(app)
 app.add_typer(admin.app, name="admin")
 app.add_typer(runs.app, name="run")
 app.add_typer(dead_letters.app, name="dlq")
