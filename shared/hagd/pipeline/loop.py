@@ -41,8 +41,8 @@ from hagd.pipeline.leasekeeper import LeaseKeeper
 from hagd.pipeline.runs import RunStore
 from hagd.pipeline.state import Outcome, OutcomeStatus, StageState
 from hagd.pipeline.submission import CLAIM_SECONDS, announce, end_run
-from hagd.pipeline.work import JOIN, WHOLE, Work, are_there, request_for, shard_keys, work_of
 from hagd.pipeline.watch import StageWatch
+from hagd.pipeline.work import JOIN, WHOLE, Work, are_there, request_for, shard_keys, work_of
 from hagd.telemetry.tracing import current_traceparent
 
 OnProgress = Callable[[str, float, float, str], None]
@@ -250,7 +250,7 @@ class StageLoop:
         )
         manifest = publish_manifest(self.store, found)
         if manifest.outputs != found.outputs:
-            self.watch.lost_race(self.spec.id)
+            self.watch.lost_race()
         clear_checkpoints(self.store, work.key)
         return manifest
 

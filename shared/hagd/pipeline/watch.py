@@ -48,6 +48,7 @@ class StageWatch:
     _outcome: str = field(default="", init=False)
     _computed: float = field(default=0.0, init=False)
     """Seconds that the request at hand has been computed for."""
+    _raced: bool = field(default=False, init=False)
     _leased_at: float | None = field(default=None, init=False)
     _span: Span | None = field(default=None, init=False)
 
@@ -60,7 +61,7 @@ class StageWatch:
     def request(self, stage_id: str, delivery: Delivery) -> Generator[None]:
         """Watch over a request from its claim until it is given up, by the loop or by an error."""
         envelope, began = delivery.envelope, self.clock.monotonic()
-        self._outcome, self._computed = "broken", 0.0
+        self._outcome, self._computed, self._raced = "broken", 0.0, False
         self.meter.add(metrics.REQUESTS_CLAIMED, stage=stage_id)
         names = {"run_id": envelope.run_id, "stage_id": stage_id}
         counts = {"attempts": delivery.attempts, "generation": envelope.generation}
@@ -96,10 +97,9 @@ class StageWatch:
             self._computed += self.clock.monotonic() - began
             self.meter.add(metrics.TASKS_IN_FLIGHT, -1.0, stage=stage_id)
 
-    def lost_race(self, stage_id: str) -> None:
+    def lost_race(self) -> None:
         """Note that somebody else published the result of the same task first."""
-        self.meter.add(metrics.WASTED_SECONDS, self._computed, stage=stage_id, reason="race")
-        self._computed = 0.0
+        self._raced = True
 
     def took_over(self, stage_id: str) -> None:
         """Note that a lease was taken from a holder that vanished."""
@@ -135,8 +135,9 @@ class StageWatch:
             meter.add(metrics.MANIFEST_HITS, stage=stage_id)
         if outcome == "failed":
             meter.add(metrics.DEAD_LETTERS, stage=stage_id)
-        if outcome != "done" and self._computed:
-            meter.add(metrics.WASTED_SECONDS, self._computed, stage=stage_id, reason=outcome)
+        if self._computed and (self._raced or outcome != "done"):
+            reason = "race" if self._raced else outcome
+            meter.add(metrics.WASTED_SECONDS, self._computed, stage=stage_id, reason=reason)
         fields = {"outcome": outcome, "attempts": attempts, "seconds": round(seconds, 3)}
         _LOG.log(
             logging.DEBUG if outcome == "waiting" else logging.INFO,

@@ -35,8 +35,9 @@ REQUESTS_SETTLED: Final = Metric(
     "counter",
     "requests",
     ("stage", "outcome"),
-    "Claimed requests by what became of them: done, cached, failed, retried, healed, over, cancelled, interrupted, "
-    "divided (into shards), waiting (another process computes it), unserved (a newer schema or another version), died, outage, broken.",
+    "What became of claimed requests: done, cached, divided (into shards), failed, retried, healed, over, cancelled, "
+    "interrupted, waiting (another process computes it), unserved (a newer schema or another version), died, outage, "
+    "broken.",
 )
 REQUEST_ATTEMPTS: Final = Metric(
     "hagd_request_attempts",
