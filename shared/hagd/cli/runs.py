@@ -1,17 +1,21 @@
-"""`hagd run list|status|resume|cancel|delete|logs`: runs in a folder, or behind the address of a service."""
+"""`hagd run list|status|resume|resubmit|cancel|delete|logs`: runs in a folder, or behind the address of a service."""
 
 import sys
 from collections import deque
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from hagd.cli.options import JsonFlag, QuietFlag, RunFolderArgument, RunIdOption, ThreadsOption
 from hagd.cli.output import say, write_fields, write_json, write_line, write_table
-from hagd.errors import RunError, UnknownNameError
+from hagd.errors import RunError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
+    from hagd.pipeline.stalled import StallCheck
     from hagd.pipeline.state import RunState
 
 app = typer.Typer(help="Look at runs and steer them.", no_args_is_help=True)
@@ -20,6 +24,10 @@ RunArgument = Annotated[
 ]
 AddressOption = Annotated[
     str | None, typer.Option("--address", help="host:port of a service to ask instead of a folder.")
+]
+QUIET_MINUTES: Final = 10.0
+MinutesOption = Annotated[
+    float, typer.Option("--minutes", min=0, help="How long nothing was heard of a run that counts as stalled.")
 ]
 RootsArgument = Annotated[
     list[Path] | None, typer.Argument(metavar="[FOLDER]...", help="Run folders; all below runs/ by default.")
@@ -45,9 +53,20 @@ def _going(state: "RunState") -> str:
 
 
 @app.command("list")
-def list_runs(folders: RootsArgument = None, address: AddressOption = None, as_json: JsonFlag = False) -> None:
+def list_runs(
+    folders: RootsArgument = None,
+    address: AddressOption = None,
+    stalled: Annotated[bool, typer.Option("--stalled", help="Only runs that nothing will take further.")] = False,
+    minutes: MinutesOption = QUIET_MINUTES,
+    as_json: JsonFlag = False,
+) -> None:
     """List runs and how far they are."""
-    found = _runs_at(address) if address else _runs_in(folders)
+    if stalled and address:
+        raise UsageError("a service does not see all that a stalled run lacks", "name folders in place of --address")
+    if stalled:
+        found = [(str(root), state) for root in _roots(folders) for state in _stalled(root, minutes)]
+    else:
+        found = _runs_at(address) if address else _runs_in(folders)
     if as_json:
         write_json("runs", [{"folder": place} | run_to_json(state) for place, state in found])
         return
@@ -68,10 +87,50 @@ def _runs_at(address: str) -> "list[tuple[str, RunState]]":
 
 def _runs_in(folders: list[Path] | None) -> "list[tuple[str, RunState]]":
     from hagd.extraction import opened  # noqa: PLC0415
+
+    return [(str(root), state) for root in _roots(folders) for state in opened.list_runs(root)]
+
+
+def _roots(folders: list[Path] | None) -> list[Path]:
     from hagd.extraction.plan import RUNS_FOLDER  # noqa: PLC0415
 
-    roots = folders if folders else [path.parent for path in sorted(Path(RUNS_FOLDER).glob("*/hagd-run.json"))]
-    return [(str(root), state) for root in roots for state in opened.list_runs(root)]
+    return folders if folders else [path.parent for path in sorted(Path(RUNS_FOLDER).glob("*/hagd-run.json"))]
+
+
+def _stalled(root: Path, minutes: float) -> "list[RunState]":
+    with _stall_check(root) as check:
+        return check.find(timedelta(minutes=minutes))
+
+
+@contextmanager
+def _stall_check(root: Path) -> "Generator[StallCheck]":
+    from hagd.artifacts.clock import SystemClock  # noqa: PLC0415
+    from hagd.artifacts.leases import LeaseTable  # noqa: PLC0415
+    from hagd.events.sqlite import SqliteEventLog  # noqa: PLC0415
+    from hagd.pipeline.folder import RunFolder  # noqa: PLC0415
+    from hagd.pipeline.stalled import StallCheck  # noqa: PLC0415
+
+    folder, clock = RunFolder.open(root), SystemClock()
+    log = SqliteEventLog(folder.log_path)
+    try:
+        leases = LeaseTable(folder.open_store(create=False), clock)
+        yield StallCheck(folder.open_runs(), log, leases, clock.now())
+    finally:
+        log.close()
+
+
+@app.command()
+def resubmit(run: RunFolderArgument, minutes: MinutesOption = QUIET_MINUTES, as_json: JsonFlag = False) -> None:
+    """Put all stalled runs of a folder into its log again, as after the log was lost; services take them up."""
+    from hagd.pipeline.stalled import resubmit as put_back  # noqa: PLC0415
+
+    with _stall_check(run) as check:
+        ids = put_back(check.find(timedelta(minutes=minutes)), check.runs, check.log)
+    if as_json:
+        write_json("resubmitted", ids)
+        return
+    say("services that work in the folder take them up, or `hagd run resume` does it here")
+    write_table(["resubmitted"], [[run_id] for run_id in ids])
 
 
 @app.command()
