@@ -85,6 +85,9 @@ class OwnTopics:
     def read(self, topic: str, position: Position = START, limit: int = 1000) -> list[Record]:
         return self.inner.read(self._name(topic), position, limit)
 
+    def waiting(self, topics: Sequence[str], limit: int = 1000) -> list[Record]:
+        return self.inner.waiting([self._name(topic) for topic in topics], limit)
+
     def close(self) -> None:
         self.inner.close()
 

@@ -3,7 +3,7 @@
 import hashlib
 import secrets
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from hagd.artifacts.clock import Clock
@@ -13,8 +13,9 @@ from hagd.artifacts.store import StoredObject
 from hagd.errors import ArtifactNotFoundError, CancelledError, CorruptArtifactError
 from hagd.events.envelope import Envelope
 from hagd.events.log import START, Delivery, Position, Record
+from hagd.telemetry.metrics import Metric
 
-__all__ = ["ManualClock", "MemoryEventLog", "MemoryStore", "RecordingContext"]
+__all__ = ["ManualClock", "MemoryEventLog", "MemoryStore", "RecordingContext", "RecordingMeter"]
 
 
 @dataclass
@@ -203,3 +204,30 @@ class RecordingContext:
     def load_checkpoint(self) -> tuple[int, Document] | None:
         step = max(self.checkpoints, default=None)
         return None if step is None else (step, self.checkpoints[step])
+
+
+@dataclass
+class RecordingMeter:
+    """A `Meter` that keeps sums of counters and histograms and the last values of gauges."""
+
+    values: dict[tuple[str, ...], float] = field(default_factory=dict[tuple[str, ...], float])
+    """By the name of the metric and the values of its labels."""
+    questions: dict[tuple[str, ...], Callable[[], float]] = field(
+        default_factory=dict[tuple[str, ...], Callable[[], float]]
+    )
+
+    def add(self, metric: Metric, amount: float = 1.0, **labels: str) -> None:
+        key = self._key(metric, labels)
+        self.values[key] = self.values.get(key, 0.0) + amount
+
+    def observe(self, metric: Metric, value: float, **labels: str) -> None:
+        self.add(metric, value, **labels)
+
+    def set(self, metric: Metric, value: float, **labels: str) -> None:
+        self.values[self._key(metric, labels)] = value
+
+    def ask(self, metric: Metric, question: Callable[[], float], **labels: str) -> None:
+        self.questions[self._key(metric, labels)] = question
+
+    def _key(self, metric: Metric, labels: Mapping[str, str]) -> tuple[str, ...]:
+        return (metric.name, *(labels[name] for name in metric.labels))

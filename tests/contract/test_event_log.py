@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,32 @@ def test_observers_read_from_the_start_whatever_was_claimed(log: EventLog) -> No
     after_the_first = advance(START, records[:1])
     assert [record.envelope.id for record in log.read("t", after_the_first, 1)] == ["b"]
     assert log.read("t", advance(after_the_first, records[1:])) == []
+
+
+def test_events_wait_until_they_are_finished_whether_they_are_claimed_or_not(log: EventLog) -> None:
+    for name in "ab":
+        log.append("t", event(name))
+    log.append("other", event("c"))
+    delivery = log.claim(["t"], 60)
+    assert delivery is not None
+    waiting = log.waiting(["t"])
+    assert [record.envelope.id for record in waiting] == ["a", "b"]
+    assert all(record.at > 0 for record in waiting)
+    assert [record.envelope.id for record in log.waiting(["t"], 1)] == ["a"]
+    log.release(delivery)
+    assert len(log.waiting(["t"])) == 2
+    again = log.claim(["t"], 60)
+    assert again is not None
+    log.ack(again)
+    assert [record.envelope.id for record in log.waiting(["t"])] == ["b"]
+
+
+def test_a_trace_travels_with_an_event(log: EventLog) -> None:
+    trace = f"00-{'ab' * 16}-{'cd' * 8}-01"
+    log.append("t", replace(event("a"), traceparent=trace))
+    delivery = log.claim(["t"], 60)
+    assert delivery is not None
+    assert delivery.envelope.traceparent == trace
 
 
 def test_threads_share_the_events_without_loss_or_doubles(log: EventLog) -> None:

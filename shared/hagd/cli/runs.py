@@ -238,8 +238,9 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 200,
     as_json: JsonFlag = False,
 ) -> None:
-    """Print what the workers of a run folder have written to their standard error."""
+    """Print what the workers of a run folder have logged, and what their libraries have printed."""
     from hagd.pipeline.folder import RunFolder  # noqa: PLC0415
+    from hagd.telemetry.logs import readable  # noqa: PLC0415
 
     path = RunFolder.open(run).worker_log_path
     last: deque[str] = deque(maxlen=lines)
@@ -250,5 +251,5 @@ def logs(
         write_json("logs", list(last))
         return
     for line in last:
-        write_line(line)
+        write_line(readable(line))
     sys.stdout.flush()

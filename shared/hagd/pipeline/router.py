@@ -14,6 +14,7 @@ from hagd.pipeline.stages import check_plan
 from hagd.pipeline.state import Outcome
 from hagd.pipeline.submission import CLAIM_SECONDS, end_run
 from hagd.telemetry.logs import working_on
+from hagd.telemetry.metrics import DEAD_LETTERS, Meter, SilentMeter
 from hagd.telemetry.traceparent import trace_id_of
 from hagd.telemetry.tracing import span
 
@@ -25,6 +26,7 @@ class RequestRouter:
     log: EventLog
     runs: RunStore
     stages: Mapping[str, StageSpec] = field(default_factory=dict[str, StageSpec])
+    meter: Meter = field(default_factory=SilentMeter)
 
     def step(self) -> bool:
         """Handle one request; False when there is none."""
@@ -49,6 +51,7 @@ class RequestRouter:
                 return
             failure = failure_of(error)
             bury(envelope, ENTRY_STAGE, failure, delivery.attempts, self.log)
+            self.meter.add(DEAD_LETTERS, stage=ENTRY_STAGE)
             end_run(envelope, Outcome("failed", envelope.plan[0].stage_id, failure), self.runs, self.log)
         else:
             self.log.append(requested_topic(envelope.plan[0].stage_id, envelope.lane), envelope)

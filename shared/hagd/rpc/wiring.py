@@ -105,7 +105,7 @@ class Wiring:
         server = StageServer(
             register_all, [servicer_name, OPERATIONS], reflects=self.config.reflection, meter=self.meter
         )
-        router = RequestRouter(self.log, self.runs, InstalledStages()) if self.routes else None
+        router = RequestRouter(self.log, self.runs, InstalledStages(), self.meter) if self.routes else None
         loops = self._loops()
         return StageHost(name, server, loops, self.log, self.executor, router, self.config.drain, self.metrics)
 

@@ -4,6 +4,7 @@ A line that is written while working on a run bears its `run_id`, `stage_id` and
 and whichever logger it uses. What bears the name of a secret is never written, nor is a bearer token in a text.
 """
 
+import json
 import logging
 import re
 import sys
@@ -58,6 +59,18 @@ def configure_logging(*, json_lines: bool, level: int = logging.INFO, **bound: A
 def working_on(**fields: str) -> AbstractContextManager[None]:
     """Put fields into every line that this thread or task writes inside the context."""
     return structlog.contextvars.bound_contextvars(**fields)
+
+
+def readable(line: str) -> str:
+    """Give a line for a person: of a JSON line its time, level, event and the rest, a traceback below; others as is."""
+    try:
+        event: Any = json.loads(line)
+        told = [event.pop("timestamp"), event.pop("level"), event.pop("event")]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return line
+    traceback = event.pop("exception", "")
+    told += [f"{name}={value}" for name, value in event.items()]
+    return " ".join(str(part) for part in told) + (f"\n{traceback}" if traceback else "")
 
 
 def _hide_secrets(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ARG001

@@ -106,13 +106,21 @@ RETRIES: Final = Metric(
     "hagd_retries_total", "counter", "requests", ("stage", "tier"), "Requests put back to be tried again, by the delay."
 )
 STORE_REQUESTS: Final = Metric(
-    "hagd_store_requests_total", "counter", "calls", ("operation",), "Calls of the artifact store."
+    "hagd_store_requests_total",
+    "counter",
+    "calls",
+    ("operation",),
+    "Calls of the artifact store by this process, not by its workers.",
 )
 STORE_ERRORS: Final = Metric(
     "hagd_store_errors_total", "counter", "calls", ("operation", "kind"), "Calls of the store that failed, by error."
 )
 STORE_BYTES: Final = Metric(
-    "hagd_store_bytes_total", "counter", "bytes", ("operation",), "Bytes of blobs that were put and got."
+    "hagd_store_bytes_total",
+    "counter",
+    "bytes",
+    ("operation",),
+    "Bytes of blobs that this process put and got, not its workers.",
 )
 STORE_SECONDS: Final = Metric(
     "hagd_store_seconds",

@@ -1,6 +1,7 @@
 """Events: what they carry, and why a repeated one is the same one."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -8,6 +9,7 @@ from hagd.artifacts.reference import ArtifactRef
 from hagd.errors import InvalidInputError
 from hagd.events.envelope import MAX_EVENT_BYTES, Envelope, PlanEntry, event_id
 from hagd.events.topics import fact_topic, requested_topic
+from hagd.telemetry.traceparent import of_run
 
 
 def envelope(data: dict[str, object]) -> Envelope:
@@ -81,3 +83,20 @@ def test_a_field_of_another_kind_than_it_says_is_no_event(field: str, value: obj
 def test_what_is_nested_beyond_reading_is_no_event() -> None:
     with pytest.raises(InvalidInputError, match="not an event: RecursionError"):
         Envelope.decode(b"[" * 10**5)
+
+
+TRACE = f"00-{'ab' * 16}-{'cd' * 8}-01"
+
+
+def test_a_trace_travels_with_an_event_and_one_that_is_none_is_passed_over() -> None:
+    traced = replace(envelope({}), traceparent=TRACE)
+    assert Envelope.decode(traced.encode()) == traced
+    assert (traced.id, traced.trace) == (envelope({}).id, TRACE)
+    for nonsense in ("nonsense", 7, None, TRACE.upper()):
+        value = {**json.loads(traced.encode()), "traceparent": nonsense}
+        assert Envelope.decode(json.dumps(value).encode()).traceparent == ""
+
+
+def test_an_event_without_a_trace_is_part_of_the_trace_of_its_run() -> None:
+    assert "traceparent" not in json.loads(envelope({}).encode())
+    assert envelope({}).trace == of_run("run")
