@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from integration.service_process import Service, service_process
+from integration.observed_service import Service, service_process
 from integration.toy_stages import PLACES, install
 
 pytest.importorskip("opentelemetry.sdk")
