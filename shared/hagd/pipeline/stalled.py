@@ -16,8 +16,7 @@ from datetime import timedelta
 
 from hagd.artifacts.leases import NOBODY, LeaseTable, Owner, has_ended
 from hagd.events.log import START, EventLog, advance
-from hagd.events.topics import LANES, PROGRESSED, fact_topic, requested_topic
-from hagd.pipeline.router import ROUTER
+from hagd.events.topics import ENTRY_STAGE, LANES, PROGRESSED, fact_topic, requested_topic
 from hagd.pipeline.runs import RunStore
 from hagd.pipeline.state import Outcome, RunState
 from hagd.pipeline.submission import announce
@@ -86,7 +85,7 @@ class _Topics:
 def _topics(states: Iterable[RunState]) -> _Topics:
     """Give the topics that events of some runs may lie in."""
     stage_ids = sorted({entry.stage_id for state in states for entry in state.request.plan})
-    work = tuple(requested_topic(stage_id, lane) for stage_id in [ROUTER, *stage_ids] for lane in LANES)
+    work = tuple(requested_topic(stage_id, lane) for stage_id in [ENTRY_STAGE, *stage_ids] for lane in LANES)
     return _Topics(work, (*work, PROGRESSED, *(fact_topic(stage_id) for stage_id in stage_ids)))
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from hagd.artifacts.leases import LeaseTable, Owner
 from hagd.events.log import Delivery
-from hagd.events.topics import PROGRESSED, REQUESTED
+from hagd.events.topics import ENTRY_STAGE, PROGRESSED, requested_topic
 from hagd.pipeline.request import PlanEntry, Request
 from hagd.pipeline.runs import RunStore
 from hagd.pipeline.stalled import StallCheck, resubmit
@@ -16,6 +16,7 @@ from hagd.testing import ManualClock, MemoryEventLog, MemoryStore
 from unit.pipeline.toy_stages import STAGES
 
 QUIET = timedelta(minutes=7)
+ENTRY = requested_topic(ENTRY_STAGE)
 ENDED = Owner("ended")
 
 
@@ -29,7 +30,7 @@ class World:
         plan = (PlanEntry("numbers", 1, {"seed": 3}), PlanEntry("total", 1))
         self.run_id = submit(Request("me", "one", plan), self.store, self.log, STAGES)
         self.runs.start_stage(self.run_id, 0, 0, StageState("numbers", "running", "ab" * 32))
-        self.delivery: Delivery | None = self.log.claim([REQUESTED], 60)
+        self.delivery: Delivery | None = self.log.claim([ENTRY], 60)
         assert self.delivery is not None
 
     def take_delivery_away(self) -> "World":
@@ -105,7 +106,7 @@ def test_a_resubmitted_run_waits_in_the_log_as_a_new_generation(world: World) ->
     world.log = MemoryEventLog(world.clock)
     assert resubmit([world.runs.get(world.run_id)], world.runs, world.log) == [world.run_id]
     assert world.stalled() == []
-    waiting = world.log.waiting([REQUESTED])
+    waiting = world.log.waiting([ENTRY])
     assert [record.envelope.generation for record in waiting] == [1]
 
 
@@ -114,4 +115,4 @@ def test_a_run_that_somebody_had_cancelled_ends_so_in_place_of_being_resubmitted
     world.runs.cancel(world.run_id)
     assert resubmit([world.runs.get(world.run_id)], world.runs, world.log) == []
     assert world.runs.outcome(world.run_id) == Outcome("cancelled")
-    assert world.log.waiting([REQUESTED]) == []
+    assert world.log.waiting([ENTRY]) == []
