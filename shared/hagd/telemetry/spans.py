@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from hagd.errors import InvalidInputError, UnknownNameError
 
-_SHOWN: Final = ("stage_id", "outcome", "code", "cached", "attempts", "generation", "bytes", "error.type")
+_SHOWN: Final = ("outcome", "code", "cached", "attempts", "generation", "bytes", "error.type")
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def draw(spans: Sequence[FinishedSpan]) -> list[str]:
             yield span, indent + ("└ " if last else "├ ")
             yield from walk(span.span_id, indent + ("  " if last else "│ "))
 
-    rows = [(span, branch[2:] + span.name) for span, branch in walk("", "")]
+    rows = [(span, branch[2:] + _short(span.name)) for span, branch in walk("", "")]
     name, service = max(len(text) for _, text in rows), max(len(span.service) for span, _ in rows)
     return [
         f"{(span.start_ns - began) / 1e9:8.3f} {span.seconds:8.3f}  {span.service:<{service}}  {text:<{name}}"
@@ -91,6 +91,13 @@ def draw(spans: Sequence[FinishedSpan]) -> list[str]:
     ]
 
 
+def _short(name: str) -> str:
+    """Leave the package out of the name of a method."""
+    return name.rpartition(".")[2] if "/" in name else name
+
+
 def _told(span: FinishedSpan) -> str:
     shown = {key: span.attributes[key] for key in _SHOWN if key in span.attributes}
+    if shown.get("generation") == 0:
+        del shown["generation"]
     return " ".join(f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in shown.items())

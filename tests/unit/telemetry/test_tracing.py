@@ -4,9 +4,11 @@ import asyncio
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -118,3 +120,37 @@ def test_a_file_that_holds_no_spans_is_refused_with_its_line(tmp_path: Path, tex
     (tmp_path / "spans").write_text(text)
     with pytest.raises(InvalidInputError, match="line 1"):
         read_spans(tmp_path / "spans")
+
+
+class Collector(BaseHTTPRequestHandler):
+    """Keeps what it was sent."""
+
+    received: ClassVar[list[tuple[str, bytes]]] = []
+
+    def do_POST(self) -> None:
+        self.received.append((self.path, self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+def test_spans_go_to_the_collector_that_the_variables_of_opentelemetry_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    otel = pytest.importorskip("hagd.telemetry.otel")
+    with HTTPServer(("127.0.0.1", 0), Collector) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        restore = use_tracer(otel.OtelTracer.of_environment("here", "", to_collector=True))
+        try:
+            with span("sent to a collector"):
+                pass
+            flush(30.0)
+        finally:
+            restore()
+            server.shutdown()
+            thread.join()
+    [(path, body)] = Collector.received
+    assert path == "/v1/traces"
+    assert b"sent to a collector" in body
