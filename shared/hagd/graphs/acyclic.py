@@ -67,5 +67,6 @@ def quotient_edges(
     outside = start != end
     n_groups = int(groups.max(initial=-1)) + 1
     keys, inverse = np.unique(start[outside] * n_groups + end[outside], return_inverse=True)
-    summed = np.bincount(inverse, weights=weight[outside], minlength=len(keys))
+    # Without edges bincount forgets its weights and counts in integers.
+    summed = np.bincount(inverse, weights=weight[outside], minlength=len(keys)).astype(np.float64)
     return keys // max(n_groups, 1), keys % max(n_groups, 1), summed

@@ -38,3 +38,9 @@ def test_quotient_edges_sum_weights_between_groups_and_drop_those_inside() -> No
     assert source.tolist() == [0, 0, 1]
     assert target.tolist() == [1, 2, 2]
     assert weight.tolist() == [1.0, 2.0, 7.0]
+
+
+def test_a_quotient_without_edges_has_real_weights_all_the_same() -> None:
+    nothing = np.zeros(0, dtype=np.int64)
+    source, target, weight = quotient_edges(nothing, nothing, np.zeros(0), np.array([0, 0, 1]))
+    assert (len(source), len(target), weight.dtype) == (0, 0, np.float64)
