@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import igraph
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from hagd.graphs.acyclic import quotient_edges
 from hagd.graphs.attribution_graph import AttributionGraph
@@ -32,6 +32,12 @@ class Links:
         positive = graph.weight_abs[graph.weight_abs > 0]
         unit = float(np.median(positive)) if len(positive) else 1.0
         return Links(graph.n_nodes, graph.source, graph.target, np.log1p(graph.weight_abs / unit))
+
+    @property
+    def is_alone(self) -> Bool[np.ndarray, " node"]:
+        """Mark the nodes that no link of positive weight reaches."""
+        ends = np.concatenate([self.source, self.target])
+        return np.bincount(ends, weights=np.tile(self.weight, 2), minlength=self.n_nodes) == 0
 
     def between(self, groups: Int[np.ndarray, " node"]) -> "Links":
         """Sum the links between groups, between two of which they all run the same way."""
@@ -56,8 +62,12 @@ def find_communities(links: Links, resolution: float, seed: int) -> Int[np.ndarr
 
 
 def find_modules(graph: AttributionGraph, seed: int) -> Int[np.ndarray, " node"]:
-    """Give each node's module, largest first: the communities of resolution 1, which may span layers."""
-    labels = find_communities(Links.of(graph), 1.0, seed)
+    """Give each node's module, largest first: the communities of resolution 1, which may span layers.
+
+    Nodes without links share one.
+    """
+    links = Links.of(graph)
+    labels = np.where(links.is_alone, -1, find_communities(links, 1.0, seed))
     _, first, inverse, sizes = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
     rank = np.empty(len(sizes), dtype=np.int64)
     rank[np.lexsort((first, -sizes))] = np.arange(len(sizes))

@@ -41,10 +41,11 @@ def cyclic_weight(graph: AttributionGraph, labels: Int[np.ndarray, " node"]) -> 
 def _measure(links: Links, labels: Int[np.ndarray, " node"], cyclic: float) -> LevelReport:
     """The normalised cut is the sum over groups of cut / volume; groups of volume 0 give 0."""
     n_groups = int(labels.max(initial=-1)) + 1
-    ends = labels[links.source], labels[links.target]
-    inside = ends[0] == ends[1]
-    volume = sum(np.bincount(end, weights=links.weight, minlength=n_groups) for end in ends)
-    kept = 2 * np.bincount(ends[0][inside], weights=links.weight[inside], minlength=n_groups)
+    start, end = labels[links.source], labels[links.target]
+    inside = start == end
+    ends, weights = np.concatenate([start, end]), np.tile(links.weight, 2)
+    volume = np.bincount(ends, weights=weights, minlength=n_groups)
+    kept = 2 * np.bincount(start[inside], weights=links.weight[inside], minlength=n_groups)
     total = volume.sum()
     return LevelReport(
         n_groups=n_groups,

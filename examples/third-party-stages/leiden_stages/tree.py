@@ -40,7 +40,7 @@ def build_tree(graph: AttributionGraph, branching: int, seed: int) -> list[Int[n
         wanted = -(-links.n_nodes // branching)
         while cells and cells[0].max() >= wanted:
             cells.pop(0)
-        parent = _by_community(links, cells[0], wanted, seed) if cells else _by_order(apart, wanted)
+        parent = _by_community(links, cells[0], branching, seed) if cells else _by_order(apart, wanted)
         if parent.max() + 1 == links.n_nodes:
             break
         parents.append(parent)
@@ -51,20 +51,39 @@ def build_tree(graph: AttributionGraph, branching: int, seed: int) -> list[Int[n
 
 
 def _by_community(
-    links: Links, cells: Int[np.ndarray, " group"], wanted: int, seed: int
+    links: Links, cells: Int[np.ndarray, " group"], branching: int, seed: int
 ) -> Int[np.ndarray, " group"]:
-    """Give each group's parent: the coarsest communities that leave at least `wanted` parts, small parts merged."""
+    """Give each group's parent.
+
+    Two neighbouring resolutions are found, one with too few parts and one with enough. The parts of the finer one are
+    merged inside those of the coarser one.
+    """
+    wanted = -(-links.n_nodes // branching)
+    alone = _bundles(links, cells, branching)
     low, high = _RESOLUTIONS
-    parts = np.arange(links.n_nodes)
+    coarse, fine = cells, np.arange(links.n_nodes)
     for _ in range(_STEPS):
         middle = (low * high) ** 0.5
-        communities = find_communities(links, middle, seed)
+        communities = np.where(links.is_alone, alone, find_communities(links, middle, seed))
         found = _numbered(zip(cells.tolist(), communities.tolist(), strict=True))
         if found.max() + 1 >= wanted:
-            high, parts = middle, found
+            high, fine = middle, found
         else:
-            low = middle
-    return _numbered(_merge_smallest(parts, cells, wanted).tolist())
+            low, coarse = middle, found
+    parts = _numbered(zip(coarse.tolist(), fine.tolist(), strict=True))
+    return _numbered(_merge_smallest(parts, coarse, wanted).tolist())
+
+
+def _bundles(links: Links, cells: Int[np.ndarray, " group"], branching: int) -> Int[np.ndarray, " group"]:
+    """Number what has no links by bundles of `branching` neighbours in a cell, below 0; 0 for what has links.
+
+    No resolution joins such groups, so left to Leiden they would use up the parents of all the others.
+    """
+    bundles = np.zeros(links.n_nodes, dtype=np.int64)
+    for cell in np.unique(cells[links.is_alone]):
+        members = np.flatnonzero(links.is_alone & (cells == cell))
+        bundles[members] = -1 - np.arange(len(members)) // branching
+    return bundles
 
 
 def _merge_smallest(
@@ -82,10 +101,12 @@ def _merge_smallest(
         _, cell = heapq.heappop(pairs)
         heap = waiting[cell]
         (size, kept), (other_size, other) = heapq.heappop(heap), heapq.heappop(heap)
-        owner[owner == other] = kept
+        owner[other] = kept
         heapq.heappush(heap, (size + other_size, kept))
         if len(heap) > 1:
             heapq.heappush(pairs, (_pair_size(heap), cell))
+    while (owner != owner[owner]).any():
+        owner = owner[owner]
     return owner[parts]
 
 
