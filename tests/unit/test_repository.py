@@ -20,7 +20,11 @@ from hagd.cli.services import FIRST_PORT, SERVICES
 ROOT = Path(__file__).parents[2]
 IMAGES = [f"hagd-{service}" for service in SERVICES]
 KUSTOMIZE = ROOT / "deploy" / "kustomize"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted([*(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")]),
+]
 UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "manager"}
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[3]
 MAKEFILE = ROOT / "Makefile"
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
-    *sorted(path for folder in ("docs", "services") for path in (ROOT / folder).rglob("*.md")),
+    *sorted(path for folder in ("docs", "services", "examples") for path in (ROOT / folder).rglob("*.md")),
 ]
 RECIPES = [MAKEFILE, *sorted(path for path in (ROOT / "deploy").rglob("*") if path.suffix in {".yaml", ".yml", ".md"})]
 FENCE = re.compile(r"^```\w*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
