@@ -216,7 +216,7 @@ def test_the_smallest_size_that_holds_with_all_larger_ones_is_chosen_else_the_be
 
 
 def hagd(*arguments: str | Path, expect: tuple[int, ...] = (0,)) -> Any:
-    done = subprocess.run([*HAGD, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run([*HAGD, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=400)
     assert done.returncode in expect, done.stderr[-2000:]
     return json.loads(done.stdout)["data"]
 
