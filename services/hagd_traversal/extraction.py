@@ -26,7 +26,7 @@ from hagd_traversal.domain.gate_learning import GateConfig, learn_gates
 from hagd_traversal.domain.guidance import Guide
 from hagd_traversal.domain.refinement import RefinementConfig, refine_blocks
 from hagd_traversal.domain.search import SearchConfig, SearchState, remove_groups, starting_circuit
-from hagd_traversal.domain.selection import candidate_sizes, choose_size, rank_nodes, score_sizes
+from hagd_traversal.domain.selection import Family, rank_nodes
 from hagd_traversal.handlers import TraversalConfig
 
 _LARGE_PARAMETERS = 10_000_000
@@ -124,14 +124,17 @@ def extract(
     discover = prepare(searched, universe, task, "discover", seed=settings.seed, most=plan.prompts)
     evidence = Evidence(discover, plan.test_prompts, settings.seed, report)
     guide = Guide.build(evidence, graph, hierarchy, settings.guide, plan.integration_points)
+    first = guide.order
     guide, state = _search(evidence, guide, plan, settings.seed)
-    ranking = rank_nodes(state, guide.importance)
     context.progress(0.8, 1, "choosing the size on D_select")
     select = prepare(searched, universe, task, "select", seed=settings.seed, most=plan.select_prompts)
-    sizes = candidate_sizes(min(len(ranking), plan.largest), settings.max_nodes)
-    scores = score_sizes(select, ranking, sizes, settings.target)
-    evidence.bill(len(scores) * 4 * len(select.groups))
-    size = choose_size(scores, settings.target)
+    families = [
+        Family.of(select, ranking, plan.largest, settings.max_nodes, settings.target)
+        for ranking in (rank_nodes(state, guide.importance), first)
+    ]
+    evidence.bill(sum(family.evaluated for family in families) * 4 * len(select.groups))
+    family = families[1] if families[1].is_better_than(families[0], settings.target) else families[0]
+    ranking, size = family.ranking, family.size
     opened = Opened(searched, universe, {})
     if plan.mixed and subject.dictionaries:
         opened = _refine(subject, task, evidence, ranking[:size], plan, settings, context)

@@ -1,4 +1,8 @@
-"""From a search to a nested family: the order of nodes, and the size chosen on D_select."""
+"""From a search to a nested family: the order of nodes, and the size chosen on D_select.
+
+The order is that of the search, unless the order that the search started from gives a smaller circuit: a search may
+only ever improve on influence.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +16,31 @@ from hagd_traversal.domain.search import SearchState
 
 _MISSES = 4
 """Of sizes a quarter octave apart."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """An order of nodes and the size chosen along it."""
+
+    ranking: list[int]
+    size: int
+    cautious: float
+    """What is trusted of its preservation on D_select."""
+    evaluated: int
+    """Sizes that were scored."""
+
+    @staticmethod
+    def of(prepared: Prepared, ranking: list[int], most: int, largest: int | None, target: float) -> "Family":
+        """Score sizes of up to `most` nodes, and of no more than `largest` if given, and choose one."""
+        scores = score_sizes(prepared, ranking, candidate_sizes(min(len(ranking), most), largest), target)
+        size = choose_size(scores, target)
+        return Family(ranking, size, next(s.cautious for s in scores if s.size == size), len(scores))
+
+    def is_better_than(self, other: "Family", target: float) -> bool:
+        """Say whether this is smaller at the target, or closer to it where not both reach it."""
+        if self.cautious >= target and other.cautious >= target:
+            return self.size < other.size
+        return self.cautious > other.cautious
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,15 @@ from hagd_traversal.domain.evidence import Evidence
 from hagd_traversal.domain.gate_learning import GateConfig, learn_gates
 from hagd_traversal.domain.refinement import RefinementConfig, refine_blocks
 from hagd_traversal.domain.search import SearchConfig, SearchState, remove_groups, starting_circuit
-from hagd_traversal.domain.selection import SizeScore, candidate_sizes, choose_size, nested, rank_nodes, score_sizes
+from hagd_traversal.domain.selection import (
+    Family,
+    SizeScore,
+    candidate_sizes,
+    choose_size,
+    nested,
+    rank_nodes,
+    score_sizes,
+)
 from unit.hagd_traversal.planted import WRITING_NEURONS, Planted, planted
 
 
@@ -166,3 +174,30 @@ def test_a_size_that_reaches_the_target_by_luck_alone_is_not_chosen() -> None:
     scores = [SizeScore(4, 0.98, 0.02), SizeScore(8, 0.99, 0.01), SizeScore(16, 0.995, 0.005)]
     assert choose_size(scores, 0.97) == 8
     assert choose_size(scores, 0.999) == 16
+
+
+@pytest.mark.parametrize(
+    ("size", "cautious", "better"),
+    [(40, 0.98, True), (60, 1.0, False), (30, 0.9, False), (50, 0.99, False)],
+)
+def test_the_order_of_the_start_is_taken_only_where_it_is_smaller_at_the_target(
+    size: int, cautious: float, better: bool
+) -> None:
+    searched = Family([], 50, 0.98, 1)
+    assert Family([], size, cautious, 1).is_better_than(searched, 0.97) is better
+
+
+def test_where_neither_order_reaches_the_target_the_closer_one_is_taken() -> None:
+    searched = Family([], 50, 0.8, 1)
+    assert Family([], 90, 0.85, 1).is_better_than(searched, 0.97)
+    assert not Family([], 10, 0.7, 1).is_better_than(searched, 0.97)
+
+
+def test_a_family_ends_at_the_planted_circuit(toy: Planted) -> None:
+    needed = [toy.universe.entry(node) for node in sorted(toy.truth)]
+    rest = [i for i in toy.universe.exists.nonzero().flatten().tolist() if i not in needed]
+    family = Family.of(toy.prepared, [*needed, *rest], 5000, None, 0.99)
+    assert family.size in candidate_sizes(len(needed) + len(rest), None)
+    # Sizes are a quarter octave apart.
+    assert len(needed) / 1.2 <= family.size <= len(needed) * 1.2
+    assert family.cautious == 1.0
