@@ -2,16 +2,16 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from hagd.errors import InvalidInputError
 from hagd.pipeline.contract import Config, StageSpec
+from hagd.pipeline.fields import fields_of, read_fields
 
 
 class CoarseningConfig(BaseModel):
     """Config of the graph and its hierarchy. Null means: derived from the size of the model."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     resolution: Literal["auto", "feature", "mixed"] = "auto"
     """`feature`: every MLP with a dictionary is resolved into features. `mixed`: every MLP is one block.
@@ -44,14 +44,7 @@ def resolve(config: Config) -> dict[str, Any]:
 
 def read_config(config: Config) -> CoarseningConfig:
     """Parse a config; errors as in `resolve`."""
-    try:
-        return CoarseningConfig.model_validate(dict(config))
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise InvalidInputError(
-            f"coarsening.{name}: {first['msg']} (got {first['input']!r})", "see `hagd stages coarsening`"
-        ) from error
+    return read_fields("coarsening", CoarseningConfig, config)
 
 
 STAGE = StageSpec(
@@ -62,4 +55,5 @@ STAGE = StageSpec(
     run="hagd_coarsening.stage:run",
     resolve=resolve,
     title="Building the attribution graph and its hierarchy",
+    fields=fields_of(CoarseningConfig),
 )

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from hagd.errors import InvalidInputError
 from hagd.pipeline.contract import Config, Sharding, StageSpec
+from hagd.pipeline.fields import fields_of, read_fields
 
 Positive = Annotated[int, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -15,7 +16,7 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class TranscoderConfig(BaseModel):
     """Config of the dictionaries. Null means: derived from the model and the task (see `domain/plan.py`)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     kind: Literal["auto", "transcoder", "gated", "neurons"] = "auto"
     """`auto`: transcoder for plain MLPs, gated for SwiGLU. `neurons`: the MLP's own basis, exact, nothing trained."""
@@ -62,14 +63,7 @@ def resolve(config: Config) -> dict[str, Any]:
 
 def read_config(config: Config) -> TranscoderConfig:
     """Parse a config; errors as in `resolve`."""
-    try:
-        checked = TranscoderConfig.model_validate(dict(config))
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise InvalidInputError(
-            f"transcoder.{name}: {first['msg']} (got {first['input']!r})", "see `hagd stages transcoder`"
-        ) from error
+    checked = read_fields("transcoder", TranscoderConfig, config)
     if checked.k is not None and checked.n_features is not None and checked.k > checked.n_features:
         raise InvalidInputError(
             f"transcoder.k is {checked.k}, but there are only {checked.n_features} features",
@@ -96,6 +90,7 @@ STAGE = StageSpec(
     run="hagd_transcoder.dictionaries:run",
     resolve=resolve,
     title="Training dictionaries",
+    fields=fields_of(TranscoderConfig),
     sharding=Sharding(
         split, "hagd_transcoder.dictionaries:run_shard", ("dictionaries",), "hagd_transcoder.dictionaries:join"
     ),

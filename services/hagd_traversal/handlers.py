@@ -2,16 +2,16 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from hagd.errors import InvalidInputError
 from hagd.pipeline.contract import Config, StageSpec
+from hagd.pipeline.fields import fields_of, read_fields
 
 
 class TraversalConfig(BaseModel):
     """Config of the traversal. Null means: derived from the size of the model."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     resolution: Literal["auto", "feature", "mixed"] = "auto"
     """`feature`: every MLP is resolved into features. `mixed`: whole blocks, refined where a sparse part works."""
@@ -34,12 +34,7 @@ def resolve(config: Config) -> dict[str, Any]:
     Raises:
         InvalidInputError: a field is unknown or out of range.
     """
-    try:
-        return TraversalConfig.model_validate(dict(config)).model_dump(exclude_defaults=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise InvalidInputError(f"traversal.{name}: {first['msg']}", "see `hagd stages traversal`") from error
+    return read_fields("traversal", TraversalConfig, config).model_dump(exclude_defaults=True)
 
 
 STAGE = StageSpec(
@@ -50,4 +45,5 @@ STAGE = StageSpec(
     run="hagd_traversal.extraction:run",
     resolve=resolve,
     title="Searching the circuit",
+    fields=fields_of(TraversalConfig),
 )

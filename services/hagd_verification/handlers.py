@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from hagd.errors import InvalidInputError
 from hagd.pipeline.contract import Config, StageSpec
+from hagd.pipeline.fields import fields_of, read_fields
 
 Count = Annotated[int, Field(gt=0)]
 
@@ -13,7 +13,7 @@ Count = Annotated[int, Field(gt=0)]
 class VerificationConfig(BaseModel):
     """Config of the verification. Null means: derived from the size of the model."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     draws: Count | None = None
     """Random circuits of each null: 999 on small models; on large ones 99 of the matched, 49 of the uniform null."""
@@ -42,14 +42,7 @@ def resolve(config: Config) -> dict[str, Any]:
     Raises:
         InvalidInputError: a field is unknown or out of range.
     """
-    try:
-        return VerificationConfig.model_validate(dict(config)).model_dump(mode="json", exclude_defaults=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise InvalidInputError(
-            f"verification.{name}: {first['msg']}", f"fields: {', '.join(VerificationConfig.model_fields)}"
-        ) from error
+    return read_fields("verification", VerificationConfig, config).model_dump(mode="json", exclude_defaults=True)
 
 
 STAGE = StageSpec(
@@ -60,4 +53,5 @@ STAGE = StageSpec(
     run="hagd_verification.stage:run",
     resolve=resolve,
     title="Verifying in the real model",
+    fields=fields_of(VerificationConfig),
 )

@@ -9,7 +9,9 @@ from hagd.cli.options import JsonFlag, RunFolderArgument, RunIdOption
 from hagd.cli.output import write_fields, write_json, write_line, write_table
 
 if TYPE_CHECKING:
-    from hagd.graphs.circuit import Circuit, CircuitNode
+    from collections.abc import Sequence
+
+    from hagd.graphs.circuit import Circuit, CircuitEdge, CircuitNode
 
 app = typer.Typer(help="Circuits.", no_args_is_help=True)
 EdgesOption = Annotated[int, typer.Option("--edges", min=0, help="How many of the strongest edges to show.")]
@@ -30,21 +32,27 @@ def show(
 
     circuit = Extraction.open(run, run_id).circuit
     chosen = circuit.nodes[: size or circuit.size]
+    inside = {node.id for node in chosen}
+    # Edges were chosen for the circuit; a smaller one has those of them that join its own nodes and the logits.
+    own = [
+        edge
+        for edge in circuit.edges[: circuit.n_edges]
+        if edge.source in inside and (edge.target in inside or edge.target.startswith("logit@"))
+    ]
     if as_json:
-        write_json("circuit", _to_json(circuit, chosen))
+        write_json("circuit", _to_json(circuit, chosen, own))
         return
     write_fields(
         {
             "nodes": len(chosen),
             "leaves": sum(node.n_leaves for node in chosen),
-            "edges": circuit.n_edges,
+            "edges": len(own),
             "evaluations": circuit.evaluations,
         }
     )
     write_line()
     _write_layers(chosen)
-    strongest = circuit.edges[: min(edges, circuit.n_edges)]
-    if strongest:
+    if strongest := own[:edges]:
         write_line()
         write_table(["from", "to", "weight"], [[edge.source, edge.target, edge.weight] for edge in strongest])
 
@@ -66,10 +74,10 @@ def _names(nodes: "list[CircuitNode]", most: int = 8) -> str:
     return named + (f", {len(nodes) - most} more" if len(nodes) > most else "")
 
 
-def _to_json(circuit: "Circuit", nodes: "tuple[CircuitNode, ...]") -> dict[str, Any]:
+def _to_json(circuit: "Circuit", nodes: "Sequence[CircuitNode]", edges: "Sequence[CircuitEdge]") -> dict[str, Any]:
     return {
-        "size": circuit.size,
-        "n_edges": circuit.n_edges,
+        "size": len(nodes),
+        "n_edges": len(edges),
         "evaluations": circuit.evaluations,
         "nodes": [
             {
@@ -84,10 +92,7 @@ def _to_json(circuit: "Circuit", nodes: "tuple[CircuitNode, ...]") -> dict[str, 
             }
             for node in nodes
         ],
-        "edges": [
-            {"source": edge.source, "target": edge.target, "weight": edge.weight}
-            for edge in circuit.edges[: circuit.n_edges]
-        ],
+        "edges": [{"source": edge.source, "target": edge.target, "weight": edge.weight} for edge in edges],
     }
 
 

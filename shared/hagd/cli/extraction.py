@@ -79,7 +79,8 @@ def run_plan(
     from hagd.pipeline.shared_store import store_folder  # noqa: PLC0415
     from hagd.telemetry.progress import progress_view  # noqa: PLC0415
 
-    command = shlex.join(["hagd", *sys.argv[1:]])
+    # A path may hold what is no text.
+    command = shlex.join(["hagd", *sys.argv[1:]]).encode("utf-8", "backslashreplace").decode()
     request = Request(PRINCIPAL, request_id, plan, labels={"command": command})
     if not quiet:
         say(f"run folder {folder}")
@@ -170,7 +171,7 @@ def write_plan(plan: "tuple[PlanEntry, ...]", folder: Path, *, as_json: bool) ->
 def stages(
     stage: Annotated[str | None, typer.Argument(help="Only this one.")] = None, as_json: JsonFlag = False
 ) -> None:
-    """List the installed stages: what each needs and gives."""
+    """List the installed stages: what each needs and gives; of one stage also the fields of its config."""
     from hagd.pipeline.stages import discover_stages, find_stage  # noqa: PLC0415
 
     specs = [find_stage(stage)] if stage else list(discover_stages().values())
@@ -182,6 +183,7 @@ def stages(
                 "semantics_version": spec.semantics_version,
                 "inputs": list(spec.inputs),
                 "outputs": list(spec.outputs),
+                "fields": dict(spec.fields()),
             }
             for spec in specs
         ]
@@ -189,6 +191,9 @@ def stages(
         return
     rows = [[spec.id, spec.semantics_version, spec.inputs or None, spec.outputs, spec.title] for spec in specs]
     write_table(["stage", "version", "needs", "gives", "title"], rows)
+    if stage and (fields := specs[0].fields()):
+        write_line()
+        write_table([f"--set {stage}.FIELD=VALUE", "default, and what it is for"], [list(it) for it in fields.items()])
 
 
 def show(

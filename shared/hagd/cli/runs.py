@@ -15,6 +15,7 @@ from hagd.cli.output import say, write_fields, write_json, write_line, write_tab
 from hagd.errors import RunError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
+    from hagd.extraction.opened import OpenRun
     from hagd.pipeline.stalled import StallCheck
     from hagd.pipeline.state import RunState
 
@@ -212,10 +213,22 @@ def cancel(
         with StageClient(address) as client:
             state = client.cancel(state.run_id)
     else:
-        OpenRun.open(Path(run), state.run_id).folder.open_runs().cancel(state.run_id)
-        state = OpenRun.open(Path(run), state.run_id).state
-    say("asked to stop; it does at its next report of progress")
+        state = _cancel_here(OpenRun.open(Path(run), state.run_id))
+    if state.outcome is None:
+        say("asked to stop; it does at its next report of progress")
     write_run(state, as_json=as_json)
+
+
+def _cancel_here(opened: "OpenRun") -> "RunState":
+    """Cancel a run of a folder. Where nobody works, nobody would end it, so it ends here."""
+    from hagd.pipeline.state import Outcome  # noqa: PLC0415
+
+    runs, run_id = opened.folder.open_runs(), opened.state.run_id
+    runs.cancel(run_id)
+    if not opened.folder.is_active():
+        unfinished = [stage for stage in opened.state.stages if stage.status not in ("done", "cached")]
+        runs.finish(run_id, opened.state.generation, Outcome("cancelled", unfinished[0].stage_id))
+    return runs.get(run_id)
 
 
 @app.command()

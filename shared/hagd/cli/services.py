@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -71,7 +72,7 @@ def up(
     try:
         with _signals() as received, _children(root, kept, port, threads, swapped) as children:
             for child in children:
-                child.address = _read_address(child)
+                child.address = _read_address(child, received)
             rows = [{"service": child.name, "address": child.address, "pid": child.process.pid} for child in children]
             if as_json:
                 write_json("services", rows)
@@ -131,13 +132,17 @@ def _children(
         _stop(children)
 
 
-def _read_address(child: Child) -> str:
+def _read_address(child: Child, received: list[int]) -> str:
     """Wait for the line with which a service says that it serves.
 
     Raises:
         UnavailableError: the service ended instead; its reason stands on stderr.
+        KeyboardInterrupt: a signal came first.
     """
     out = child.process.stdout
+    while out is not None and not select.select([out], [], [], _LOOK_SECONDS)[0]:
+        if received:
+            raise KeyboardInterrupt
     line = out.readline() if out is not None else b""
     if not line:
         code = child.process.wait()

@@ -21,10 +21,14 @@ def read_file(path: Path | None = None, environment: Mapping[str, str] | None = 
     named = path or (os.environ if environment is None else environment).get(FILE_VARIABLE)
     found = Path(named or DEFAULTS_FILE)
     try:
-        return tomllib.loads(found.read_text(encoding="utf-8"))
+        tables = tomllib.loads(found.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         if named is None:
             return {}
         raise InvalidInputError(f"there is no file {found}", f"correct --config or {FILE_VARIABLE}") from error
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"{found} cannot be read: {error}", "correct it, or move it away") from error
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise InvalidInputError(f"{found}: {name!r} stands alone", f"write [{name}] and a line per option")
+    return tables

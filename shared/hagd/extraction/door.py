@@ -1,6 +1,8 @@
 """The Python door: `hagd.extract` and `hagd.open_run`."""
 
+import hashlib
 import json
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -18,6 +20,7 @@ from hagd.telemetry.progress import ProgressView, progress_view
 
 Pairs = str | Path | Iterable[Mapping[str, Any]]
 """A file of prompt pairs, or the pairs themselves: what its lines hold."""
+_NAME_DIGITS: Final = 16
 _NAMED: Final = {field.name for field in fields(Settings)} - {"task", "model", "prompts", "overrides"}
 
 
@@ -35,7 +38,7 @@ def extract(
     config: Mapping[str, Any],
 ) -> Extraction:
     """Run an extraction; see `hagd.extract`."""
-    out = None if out is None else Path(out)
+    out = None if out is None else Path(out).absolute()
     if out is None and ((pairs is not None and not isinstance(pairs, str | Path)) or _is_module(model)):
         raise UsageError("a model or pairs in memory need a folder to be kept in", "add out=FOLDER")
     settings = _settings(task, _model_path(model, tokenizer, out), _prompts_path(pairs, out), config)
@@ -80,30 +83,50 @@ def _is_module(model: Any) -> bool:
 
 
 def _model_path(model: Any, tokenizer: Any, out: Path | None) -> str | None:
-    """Give the name of a model; one in memory is kept beside the run, since another process does the work."""
+    """Give the name of a model; one in memory is kept beside the run, since another process does the work.
+
+    It is kept under a name that follows from its content, so that no call changes what another one reads.
+    """
     if model is None or isinstance(model, str | Path):
         return None if model is None else str(model)
     if not _is_module(model) or out is None:
         raise InvalidInputError(
             f"cannot take a {type(model).__name__} as a model", "give a folder, a hub id, or a Hugging Face model"
         )
-    folder = _inputs(out) / "model"
-    model.save_pretrained(folder)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
+    inputs = _inputs(out)
+    try:
+        inputs.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=inputs) as fresh:
+            saved = Path(fresh, "model")
+            model.save_pretrained(saved)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(saved)
+            folder = inputs / f"model-{_digest_of(sorted(saved.iterdir()))}"
+            if not folder.exists():
+                saved.rename(folder)
+    except OSError as error:
+        raise storage_error(error, inputs) from error
     return str(folder)
+
+
+def _digest_of(files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            digest.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:_NAME_DIGITS]
 
 
 def _prompts_path(pairs: Pairs | None, out: Path | None) -> Path | None:
     if pairs is None or out is None or isinstance(pairs, str | Path):
         return Path(pairs) if isinstance(pairs, str | Path) else None
-    path = _inputs(out) / "pairs.jsonl"
-    lines = [json.dumps(dict(pair), sort_keys=True, allow_nan=False) + "\n" for pair in pairs]
-    if not lines:
-        raise InvalidInputError("there are no pairs", "give at least a few dozen")
+    text = "".join(json.dumps(dict(pair), sort_keys=True, allow_nan=False) + "\n" for pair in pairs)
+    if not text:
+        raise InvalidInputError("there are no pairs", "give about a hundred of one length or more")
+    path = _inputs(out) / f"pairs-{hashlib.sha256(text.encode()).hexdigest()[:_NAME_DIGITS]}.jsonl"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(lines), encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise storage_error(error, path) from error
     return path

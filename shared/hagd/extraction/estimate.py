@@ -22,11 +22,11 @@ _MODULUS: Final = 113
 # Seconds and MiB by subject and place in the plan.
 _MEASURED: Final[dict[str, dict[str, tuple[float, int]]]] = {
     "modular-addition": {
-        "subject": (25.0, 700),
-        "transcoder": (25.0, 700),
-        "coarsening": (5.0, 600),
-        "traversal": (20.0, 700),
-        "verification": (35.0, 800),
+        "subject": (8.0, 700),
+        "transcoder": (10.0, 800),
+        "coarsening": (1.0, 800),
+        "traversal": (4.0, 900),
+        "verification": (11.0, 1100),
     },
     "parity": {
         "subject": (15.0, 600),
@@ -36,11 +36,11 @@ _MEASURED: Final[dict[str, dict[str, tuple[float, int]]]] = {
         "verification": (40.0, 800),
     },
     "smollm2": {
-        "subject": (30.0, 3000),
-        "transcoder": (10.0, 2000),
-        "coarsening": (60.0, 4000),
-        "traversal": (480.0, 5000),
-        "verification": (240.0, 5000),
+        "subject": (44.0, 3000),
+        "transcoder": (21.0, 4000),
+        "coarsening": (11.0, 4300),
+        "traversal": (195.0, 6300),
+        "verification": (125.0, 7600),
     },
 }
 

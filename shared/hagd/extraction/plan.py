@@ -50,8 +50,8 @@ def build_plan(
 
 
 def digest_of_plan(plan: tuple[PlanEntry, ...]) -> str:
-    """Give sha256 of the plan as asked for."""
-    return hashlib.sha256(rfc8785.dumps([entry.to_json() for entry in plan])).hexdigest()
+    """Give sha256 of the plan as asked for; errors as in `plan_to_json`."""
+    return hashlib.sha256(rfc8785.dumps(plan_to_json(plan))).hexdigest()
 
 
 def default_folder(settings: Settings, plan: tuple[PlanEntry, ...]) -> Path:

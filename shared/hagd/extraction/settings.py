@@ -17,6 +17,8 @@ from hagd.tasks.registry import find_task
 STAGES: Final = ("subject", "transcoder", "coarsening", "traversal", "verification")
 """The plan of a whole extraction."""
 DICTIONARIES: Final = ("auto", "transcoder", "gated", "neurons")
+LARGEST_INTEGER: Final = 2**53 - 1
+"""Beyond it JSON numbers are not exact, and results are named by JSON."""
 RESOLUTIONS: Final = ("auto", "feature", "mixed")
 
 
@@ -137,14 +139,26 @@ def _model(settings: Settings) -> dict[str, Any]:
         if settings.prompts is not None:
             raise UsageError("prompts need a pretrained model", "add --model with a folder, a hub id or 'smollm2'")
         return {"train": True, "seed": settings.seed}
+    if not settings.model.strip():
+        raise UsageError("the model has no name", "give --model a folder, a hub id or 'smollm2'")
     folder = Path(settings.model).expanduser()
-    path = str(folder.absolute()) if folder.is_dir() else settings.model
+    path = str(folder.absolute()) if _is_folder(folder) else settings.model
     return {"path": path, **_given(gguf=settings.gguf, revision=settings.revision)}
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        # Too long to be one.
+        return False
 
 
 def _digest(path: Path) -> str:
     """Digest the prompts here, so that the same path with other lines is another extraction."""
     try:
+        if not path.is_file():
+            raise InvalidInputError(f"the prompts {path} are no file", "check the path")
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
@@ -159,8 +173,8 @@ def _check_numbers(settings: Settings) -> None:
     for size in settings.sizes:
         if size <= 0:
             raise InvalidInputError(f"a circuit size must be at least 1, not {size}", "give sizes like 49,100,200")
-    if settings.seed < 0:
-        raise InvalidInputError(f"seed must be at least 0, not {settings.seed}", "give another seed")
+    if not 0 <= settings.seed <= LARGEST_INTEGER:
+        raise InvalidInputError(f"seed must lie between 0 and 2^53 - 1, not {settings.seed}", "give another seed")
     threshold = settings.threshold
     if threshold is not None and not (math.isfinite(threshold) and 0 < threshold < 1):
         raise InvalidInputError(f"threshold must lie between 0 and 1, not {threshold}", "0.9 is the default")

@@ -29,8 +29,8 @@ class Tokenizer:
         """Give the ids of text that continues a prompt: never with a beginning-of-sequence token."""
         return list(self.backend.encode(text, add_special_tokens=False).ids)
 
-    def single_token(self, text: str) -> int:
-        """Give the id of an answer that must be one token.
+    def single_token(self, text: str, what: str = "answer") -> int:
+        """Give the id of an answer (or of `what` it is) that must be one token.
 
         Raises:
             InvalidInputError: `text` is not exactly one token.
@@ -39,8 +39,8 @@ class Tokenizer:
         if len(ids) != 1:
             pieces = ", ".join(repr(self.text(token)) for token in ids)
             raise InvalidInputError(
-                f"the answer {text!r} is {len(ids)} tokens ({pieces}), expected one",
-                "choose an answer that is one token, and mind its leading space",
+                f"the {what} {text!r} is {len(ids)} tokens ({pieces}), expected one",
+                "choose another that is one token, and mind its leading space",
             )
         return ids[0]
 

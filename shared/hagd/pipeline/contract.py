@@ -75,6 +75,8 @@ class StageSpec:
     """Config fields passed to `run` but kept out of the key: paths, devices, threads."""
     title: str = ""
     sharding: Sharding | None = None
+    fields: Callable[[], Mapping[str, str]] = dict[str, str]
+    """List the config's fields for a person, each with its default and what it is for."""
 
 
 def task_key(spec: StageSpec, inputs: Mapping[str, ArtifactRef], config: Config) -> str:

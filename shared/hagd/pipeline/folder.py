@@ -48,7 +48,7 @@ class RunFolder:
             StoreFullError, UnavailableError: it cannot be made.
         """
         root = root.absolute()
-        if not (root / _MARKER).exists():
+        if not _is_there(root / _MARKER):
             _mark(root, store.absolute() if store else None)
         folder = RunFolder(root, _read_marker(root))
         if store is not None and folder.store_path != store.absolute():
@@ -66,7 +66,7 @@ class RunFolder:
             NotARunError: it holds no run, one of another version, or one that is half written.
         """
         root = root.absolute()
-        if not root.is_dir():
+        if not _is_there(root) or not root.is_dir():
             raise NotARunError(f"there is no folder {root}", "give the folder that `--out` named")
         if not (root / _MARKER).exists():
             raise NotARunError(f"{root} is not a run: it has no {_MARKER}", "give the folder that `--out` named")
@@ -115,7 +115,10 @@ class FolderLock:
     """An advisory lock of the operating system, which ends with its process however that ends."""
 
     def __init__(self, root: Path) -> None:
-        self._stream = (root / _LOCK).open("a+")
+        try:
+            self._stream = (root / _LOCK).open("a+")
+        except OSError as error:
+            raise storage_error(error, root) from error
         if not self._take():
             self._stream.seek(0)
             holder = self._stream.read().strip() or "unknown"
@@ -141,6 +144,20 @@ class FolderLock:
     def release(self) -> None:
         """Give the right back."""
         self._stream.close()
+
+
+def _is_there(path: Path) -> bool:
+    """Say whether a path exists.
+
+    Raises:
+        InvalidInputError: it cannot even be a path here.
+    """
+    try:
+        return path.exists()
+    except OSError as error:
+        raise InvalidInputError(
+            f"{str(path)[:80]!r}... cannot be a path: {error.strerror}", "choose a shorter one"
+        ) from error
 
 
 def _mark(root: Path, store: Path | None) -> None:
@@ -192,7 +209,7 @@ def _read_marker(root: Path) -> Path:
     try:
         content: Any = json.loads(path.read_bytes())
         schema, store = str(content["schema"]), str(content["store"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise NotARunError(f"{path} is half written or not ours", "choose another folder") from error
     if schema != SCHEMA:
         raise NotARunError(

@@ -55,10 +55,16 @@ def plan_entry(stage_id: str, config: Config, stages: Mapping[str, StageSpec] | 
 
     Raises:
         UnknownNameError: there is no such stage.
-        UsageError: the config is refused by the stage.
+        UsageError: the config is refused by the stage, or holds what JSON cannot.
     """
     spec = find_stage(stage_id, stages)
     spec.resolve(config)
+    try:
+        rfc8785.dumps(dict(config))
+    except rfc8785.CanonicalizationError as error:
+        raise InvalidInputError(
+            f"the config of stage {spec.id!r} cannot be written as JSON: {error}", "whole numbers end at 2^53 - 1"
+        ) from error
     return PlanEntry(spec.id, spec.semantics_version, dict(config))
 
 

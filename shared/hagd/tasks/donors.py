@@ -86,7 +86,7 @@ def _require_enough(batch: PromptBatch, place: str = "") -> None:
             f"{place}a prompt of {len(roles)} tokens ({roles[0]} ... {roles[-1]}) "
             f"has {fewest} possible donors among {len(batch)} prompts of {n_answers} answers and {n_groups} groups; "
             f"{FEWEST_DONORS} are needed",
-            "give more prompts of this length and role layout, with different answers and groups",
+            "give more prompts of this length, role layout and number of foils, with different answers and groups",
         )
 
 

@@ -132,7 +132,7 @@ def _write_pair(line: _Line, tokenizer: Tokenizer) -> TextPair:
         raise InvalidInputError("clean and counterfactual are the same prompt", "change what the answer depends on")
     layout = _layout_of(line, tokenizer, len(tokenizer.encode_continuation(clean)))
     answer = tokenizer.single_token(line.text("answer"))
-    foils = tuple(tokenizer.single_token(foil) for foil in _foils(line))
+    foils = tuple(tokenizer.single_token(foil, "foil") for foil in _foils(line))
     if answer in foils:
         raise InvalidInputError(
             f"the answer {line.text('answer')!r} is also a foil", "a foil is an answer that would be wrong"
