@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -146,6 +147,20 @@ def test_a_finished_run_is_neither_cancelled_nor_computed_again(hagd: CommandLin
     before = hagd("run", "status", x, "--json").data
     resumed = hagd("run", "resume", x, "--json", "--quiet")
     assert resumed.data == before
+
+
+def test_an_interrupted_run_that_nobody_works_on_ends_when_it_is_cancelled_and_can_then_be_deleted(
+    hagd: CommandLine, x: str, tmp_path: Path
+) -> None:
+    root = tmp_path / "interrupted"
+    shutil.copytree(x, root)
+    for outcome in (root / "state").rglob("outcome"):
+        outcome.unlink()
+    for done in (root / "state").rglob("*verification*.done"):
+        done.unlink()
+    assert hagd("run", "delete", str(root), "--json").error["kind"] == "run"
+    assert hagd("run", "cancel", str(root), "--json").data["status"] == "cancelled"
+    assert hagd("run", "delete", str(root), "--json").code == 0
 
 
 def test_a_run_is_chosen_by_the_start_of_its_id(hagd: CommandLine, x: str) -> None:
