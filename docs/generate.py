@@ -64,6 +64,7 @@ REMEDIES = {
     "quota-exceeded": "Too many of your runs go on. Wait until one ends, or cancel one.",
     "cancelled": "Somebody asked to stop. The same command goes on where it stopped.",
     "worker-died": "A worker process ended without an answer, mostly for want of memory. It is tried again.",
+    "unserved-version": "A newer release wrote a request. It waits until a service of that release reads it.",
     "unavailable": "A service, log or store does not answer, or the network does not. Try again when it does.",
 }
 

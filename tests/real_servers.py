@@ -19,14 +19,15 @@ def _or_skip(found: AbstractContextManager[T]) -> Generator[T]:
     try:
         server = found.__enter__()
     except NoServerError as error:
-        _give_up(str(error))
+        give_up(str(error))
     try:
         yield server
     finally:
         found.__exit__(None, None, None)
 
 
-def _give_up(reason: str) -> NoReturn:
+def give_up(reason: str) -> NoReturn:
+    """Skip a test for want of a server or what it takes to use one; fail it where that must not be."""
     if must_have_servers():
         pytest.fail(reason)
     pytest.skip(reason)

@@ -19,6 +19,7 @@ HagdError
 │   └── QuotaExceededError     too many runs of one principal go on (transient)
 ├── CancelledError             somebody asked to stop (exit 130)
 ├── WorkerDiedError            a worker process ended without an answer (transient)
+├── UnservedVersionError       a newer release wrote this, which one that is to come will read (transient)
 └── UnavailableError           a service, log or store does not answer (exit 4, transient)
 """
 
@@ -114,6 +115,11 @@ class CancelledError(HagdError):
 
 class WorkerDiedError(HagdError):
     kind = "worker-died"
+    transient = True
+
+
+class UnservedVersionError(HagdError):
+    kind = "unserved-version"
     transient = True
 
 

@@ -14,13 +14,15 @@ from typing import Any, Final
 import rfc8785
 
 from hagd.artifacts.reference import ArtifactRef, refs_from_json, refs_to_json
-from hagd.errors import InvalidInputError
+from hagd.errors import HagdError, InvalidInputError, UnservedVersionError
 from hagd.events.topics import LANES, Lane
 from hagd.telemetry import traceparent as trace_context
 
 SCHEMA_VERSION: Final = 1
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,199}")
 MAX_EVENT_BYTES: Final = 1 << 20
+MAX_REQUEST_BYTES: Final = MAX_EVENT_BYTES - (64 << 10)
+"""What starts a run leaves room for what stages and failures add to it on its way."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +99,26 @@ class Envelope:
             raise InvalidInputError(f"the event has {len(data)} bytes, at most {MAX_EVENT_BYTES} are carried")
         return data
 
+    def carried(self) -> "Envelope":
+        """Give the event as whoever reads it will have it.
+
+        Raises:
+            InvalidInputError: it cannot be written, or not once more by its reader: RFC 8785 writes large floats as
+                whole numbers, of which it takes none beyond 2**53.
+        """
+        read = Envelope.decode(self.encode())
+        read.encode()
+        return read
+
     @staticmethod
     def decode(data: bytes) -> "Envelope":
         """Read what `encode` wrote; fields that a newer writer added are ignored.
 
         Raises:
             InvalidInputError: the bytes are no event.
+            UnservedVersionError: they are one of a newer version, which cannot be read as one of this.
         """
+        value: Any = None
         try:
             value = json.loads(data)
             read = Envelope(
@@ -120,10 +135,20 @@ class Envelope:
                 traceparent=trace_context.checked(value.get(trace_context.HEADER)),
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise InvalidInputError(f"not an event: {type(error).__name__}: {error}") from error
+            raise _unreadable(value, f"{type(error).__name__}: {error}") from error
         if wrong := _wrong_fields(read):
-            raise InvalidInputError(f"not an event: {', '.join(wrong)} cannot be so")
+            raise _unreadable(value, f"{', '.join(wrong)} cannot be so")
         return read
+
+
+def _unreadable(value: Any, reason: str) -> HagdError:
+    """Tell an event of a newer version, which waits for a newer reader, from what is none."""
+    version = value.get("schema_version") if isinstance(value, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        return UnservedVersionError(
+            f"an event of version {version} cannot be read: {reason}", "start services of the release that wrote it"
+        )
+    return InvalidInputError(f"not an event: {reason}")
 
 
 def _wrong_fields(read: Envelope) -> list[str]:

@@ -1,6 +1,6 @@
 """The port of the event log: topics that are worked off by claims, and read from the start by observers."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -9,6 +9,12 @@ from hagd.events.envelope import Envelope
 Position = Mapping[int, int]
 """Where an observer of a topic stands: the next offset of each partition. One that is not named is read from 0."""
 START: Final[Position] = {}
+ReadRecord = Callable[[Sequence[tuple[str, bytes]], bytes], Envelope]
+"""Turns headers and value of a record that another system may have written into an event.
+
+It raises InvalidInputError for what is none, and UnservedVersionError for what a newer reader will understand; another
+error of ours says that what it asks for is refused.
+"""
 
 
 @dataclass(frozen=True)

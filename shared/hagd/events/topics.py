@@ -49,6 +49,11 @@ def retry_topic(topic: str, tier: float) -> str:
     return f"{topic}.retry.{RETRY_TIERS[tier]}"
 
 
+def is_retry_topic(topic: str) -> bool:
+    """Say whether a topic is one that `retry_topic` names."""
+    return any(topic.endswith(f".retry.{name}") for name in RETRY_TIERS.values())
+
+
 def unreadable_topic(topic: str) -> str:
     """Give the topic that keeps, byte for byte, what was sent to `topic` and is no event."""
     return f"{topic}.unreadable"

@@ -11,6 +11,8 @@ from hagd.errors import HagdError
 from hagd.execution.executor import Task, TaskResult
 
 MAX_FRAME_BYTES: Final = 1 << 24
+MAX_TEXT: Final = 4000
+"""Characters of a message: it may quote what somebody sent."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,12 @@ class Failure:
 
 
 def failure_of(error: BaseException) -> Failure:
-    """Give an error as data; one from outside the tree becomes kind `internal`."""
+    """Give an error as data, cut where it is too long to travel; one from outside the tree becomes kind `internal`."""
     if isinstance(error, HagdError):
-        return Failure(error.kind, error.message, error.hint)
-    return Failure("internal", f"{type(error).__name__}: {error}", "this is a defect of the stage; see the worker log")
+        return Failure(error.kind, error.message[:MAX_TEXT], error.hint[:MAX_TEXT])
+    return Failure(
+        "internal", f"{type(error).__name__}: {error}"[:MAX_TEXT], "this is a defect of the stage; see the worker log"
+    )
 
 
 def error_of(failure: Failure) -> HagdError:

@@ -1,15 +1,19 @@
 """From settings to a plan that the installed stages accept, and to the folder of its run."""
 
 import hashlib
+import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
 import rfc8785
+from pydantic import TypeAdapter, ValidationError
 
 from hagd.errors import InvalidInputError, UsageError
 from hagd.extraction.settings import STAGES, Settings, stage_configs
 from hagd.pipeline.contract import StageSpec
+from hagd.pipeline.intake import complaint_of
 from hagd.pipeline.request import PlanEntry, Request
 from hagd.pipeline.stages import check_plan, plan_entry
 
@@ -17,6 +21,9 @@ RUNS_FOLDER: Final = "runs"
 PRINCIPAL: Final = "local"
 EXTRACT: Final = "extract"
 """The request id of a whole extraction in its folder: one folder, one extraction."""
+SENT: Final = frozenset(field.name for field in fields(Settings)) - {"prompts"}
+"""The settings that another system may send; prompts would be a file of this machine."""
+_SETTINGS: Final = TypeAdapter(Settings)
 
 
 def build_plan(
@@ -47,6 +54,27 @@ def build_plan(
     plan = tuple(plan_entry(chosen.get(stage, stage), configs[stage], stages) for stage in wanted)
     check_plan(Request(PRINCIPAL, EXTRACT, plan), stages)
     return plan
+
+
+def plan_of_settings(
+    settings: Mapping[str, Any], use: Mapping[str, str], stages: Mapping[str, StageSpec] | None = None
+) -> tuple[PlanEntry, ...]:
+    """Give the plan for settings that another system sent, as JSON; `use` and `stages` are those of `build_plan`.
+
+    Raises:
+        UnknownNameError, UsageError: as `build_plan`.
+        InvalidInputError: a setting is unknown, of another type, or names a file of this machine.
+    """
+    if unknown := sorted(set(settings) - SENT):
+        raise InvalidInputError(f"there is no setting {unknown[0]!r} to send", f"settings: {', '.join(sorted(SENT))}")
+    try:
+        # As JSON, where a list may stand for a tuple and nothing else for anything else.
+        read = _SETTINGS.validate_json(json.dumps(dict(settings)), strict=True)
+    except (ValidationError, RecursionError) as error:
+        raise InvalidInputError(
+            f"the settings cannot be read: {complaint_of(error)}", "see docs/reference/events.md"
+        ) from error
+    return build_plan(read, use=use, stages=stages)
 
 
 def digest_of_plan(plan: tuple[PlanEntry, ...]) -> str:

@@ -28,7 +28,7 @@ class DeadLetter:
     attempts: int
     """How often the request had been claimed."""
     replayed: bool
-    """The run has been opened again since, or has been deleted: nothing waits for this letter any more."""
+    """The run has been opened again since, was deleted, or never took this request: nothing waits for this letter."""
 
     @property
     def id(self) -> str:
@@ -40,6 +40,14 @@ def bury(envelope: Envelope, stage_id: str, failure: Failure, attempts: int, log
     topic = dead_letter_topic(stage_id)
     identity = event_id(envelope.run_id, topic, str(envelope.stage_index), envelope.generation)
     data = {"stage_id": stage_id, "failure": failure.to_json(), "attempts": attempts}
+    log.append(topic, replace(envelope, id=identity, data=data))
+
+
+def refuse(envelope: Envelope, stage_id: str, failure: Failure, attempts: int, log: EventLog) -> None:
+    """Append a request that was not taken, so that it has no part in any run: one of its id may be there already."""
+    topic = dead_letter_topic(stage_id)
+    identity = event_id(envelope.run_id, topic, envelope.id, envelope.generation)
+    data = {"stage_id": stage_id, "failure": failure.to_json(), "attempts": attempts, "refused": True}
     log.append(topic, replace(envelope, id=identity, data=data))
 
 
@@ -84,7 +92,7 @@ def replay(letter: DeadLetter, runs: RunStore, log: EventLog) -> int:
 def _read(envelope: Envelope, stage_id: str, runs: RunStore) -> DeadLetter:
     try:
         runs.request(envelope.run_id)
-        replayed = runs.generation(envelope.run_id) > envelope.generation
+        replayed = bool(envelope.data.get("refused")) or runs.generation(envelope.run_id) > envelope.generation
     except HagdError as error:
         if error.transient:
             raise

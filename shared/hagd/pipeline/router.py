@@ -1,22 +1,36 @@
-"""The way into the pipeline: requests are checked and handed to the first stage of their plan."""
+"""The way into the pipeline: requests are checked and handed to the first stage of their plan.
 
+One that came by a call is in the store already. One that another system wrote to the log is written to the store here,
+before it goes on; a repeated one changes nothing. Nothing that somebody may write ends the loop that calls this.
+"""
+
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Final
 
-from hagd.errors import HagdError
+from hagd.errors import HagdError, StoreFullError
+from hagd.events.envelope import SCHEMA_VERSION, Envelope
 from hagd.events.log import Delivery, EventLog
 from hagd.events.topics import ENTRY_STAGE, LANES, requested_topic
-from hagd.execution.wire import failure_of
+from hagd.execution.wire import Failure, failure_of
 from hagd.pipeline.contract import StageSpec
-from hagd.pipeline.dead_letters import bury
+from hagd.pipeline.dead_letters import bury, refuse
+from hagd.pipeline.intake import request_of
+from hagd.pipeline.quotas import Quota
+from hagd.pipeline.request import PlanEntry
 from hagd.pipeline.runs import RunStore
 from hagd.pipeline.stages import check_plan
 from hagd.pipeline.state import Outcome
-from hagd.pipeline.submission import CLAIM_SECONDS, end_run
+from hagd.pipeline.submission import CLAIM_SECONDS, create_run, end_run, opening_event
 from hagd.telemetry.logs import working_on
 from hagd.telemetry.metrics import DEAD_LETTERS, Meter, SilentMeter
 from hagd.telemetry.traceparent import trace_id_of
 from hagd.telemetry.tracing import span
+
+OUTAGE_SECONDS: Final = 1.0
+VERSION_SECONDS: Final = 10.0
+_LOG: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,9 +41,15 @@ class RequestRouter:
     runs: RunStore
     stages: Mapping[str, StageSpec] = field(default_factory=dict[str, StageSpec])
     meter: Meter = field(default_factory=SilentMeter)
+    quota: Quota | None = None
+    """How many runs a principal of another system may have at once; what is beyond waits."""
 
     def step(self) -> bool:
-        """Handle one request; False when there is none."""
+        """Handle one request; False when there is none.
+
+        Raises:
+            StoreFullError, UnavailableError: the store or the log; the request is kept for later.
+        """
         delivery = self.log.claim([requested_topic(ENTRY_STAGE, lane) for lane in LANES], CLAIM_SECONDS)
         if delivery is None:
             return False
@@ -44,15 +64,49 @@ class RequestRouter:
     def _route(self, delivery: Delivery) -> None:
         envelope = delivery.envelope
         try:
-            check_plan(self.runs.request(envelope.run_id), self.stages)
-        except HagdError as error:
-            if error.transient:
-                self.log.release(delivery, 1.0)
+            if self._is_newer(envelope):
+                _LOG.warning("run %s waits: it asks for a newer release than this", envelope.run_id)
+                self.log.release(delivery, VERSION_SECONDS)
                 return
-            failure = failure_of(error)
-            bury(envelope, ENTRY_STAGE, failure, delivery.attempts, self.log)
-            self.meter.add(DEAD_LETTERS, stage=ENTRY_STAGE)
-            end_run(envelope, Outcome("failed", envelope.plan[0].stage_id, failure), self.runs, self.log)
+            opening = self._opening(envelope)
+        except Exception as error:
+            # Also what a stage raises over a config that it did not expect: it is the fault of one request.
+            if isinstance(error, StoreFullError) or (isinstance(error, HagdError) and error.transient):
+                self.log.release(delivery, OUTAGE_SECONDS)
+                return
+            self._give_up(delivery, failure_of(error))
         else:
-            self.log.append(requested_topic(envelope.plan[0].stage_id, envelope.lane), envelope)
+            self.log.append(requested_topic(opening.plan[0].stage_id, opening.lane), opening)
         self.log.ack(delivery)
+
+    def _opening(self, envelope: Envelope) -> Envelope:
+        """Give the event for the first stage, once the store has the request."""
+        request = request_of(envelope)
+        if request is not None:
+            run_id = create_run(request, self.runs, self.stages, self.quota)
+            opening = opening_event(run_id, self.runs.generation(run_id), request)
+        else:
+            # By what the store holds: the event may only say which run to start.
+            request = self.runs.request(envelope.run_id)
+            check_plan(request, self.stages)
+            healings = envelope.data.get("healings")
+            times = healings if isinstance(healings, int) else 0
+            opening = opening_event(envelope.run_id, envelope.generation, request, times)
+        return replace(opening, traceparent=envelope.traceparent or opening.traceparent)
+
+    def _give_up(self, delivery: Delivery, failure: Failure) -> None:
+        envelope = delivery.envelope
+        self.meter.add(DEAD_LETTERS, stage=ENTRY_STAGE)
+        if request_of(envelope) is not None or not self.runs.exists(envelope.run_id):
+            refuse(envelope, ENTRY_STAGE, failure, delivery.attempts, self.log)
+            return
+        bury(envelope, ENTRY_STAGE, failure, delivery.attempts, self.log)
+        end_run(envelope, Outcome("failed", envelope.plan[0].stage_id, failure), self.runs, self.log)
+
+    def _is_newer(self, envelope: Envelope) -> bool:
+        """Say whether a later release will understand the event, as while one after another is replaced."""
+        return envelope.schema_version > SCHEMA_VERSION or any(self._asks_for_newer(entry) for entry in envelope.plan)
+
+    def _asks_for_newer(self, entry: PlanEntry) -> bool:
+        spec = self.stages.get(entry.stage_id)
+        return spec is not None and entry.semantics_version > spec.semantics_version

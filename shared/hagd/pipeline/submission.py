@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from hagd.artifacts.store import ArtifactStore
-from hagd.events.envelope import Envelope, event_id
+from hagd.errors import InvalidInputError
+from hagd.events.envelope import MAX_REQUEST_BYTES, Envelope, event_id
 from hagd.events.log import EventLog
 from hagd.events.topics import ENTRY_STAGE, RUN_FAILED, requested_topic
 from hagd.pipeline.contract import StageSpec
@@ -35,23 +36,37 @@ def submit(
     """
     runs = RunStore(store)
     with span("submit", kind="producer") as submitting:
-        if quota is not None and not runs.exists(run_id_of(request.principal, request.request_id)):
-            quota.check(request.principal, runs.active, lambda run_id: runs.outcome(run_id) is not None)
-        run_id = runs.create(request, identity_of(request, stages))
+        run_id = create_run(request, runs, stages, quota)
         submitting.set(run_id=run_id)
         announce(run_id, runs.generation(run_id), request, log)
     return run_id
 
 
+def create_run(
+    request: Request, runs: RunStore, stages: Mapping[str, StageSpec] | None = None, quota: Quota | None = None
+) -> str:
+    """Write a request that can be run here; give its run id. Errors as of `submit`."""
+    if quota is not None and not runs.exists(run_id_of(request.principal, request.request_id)):
+        quota.check(request.principal, runs.active, lambda run_id: runs.outcome(run_id) is not None)
+    identity = identity_of(request, stages)
+    size = len(opening_event("", 0, request).carried().encode())
+    if size > MAX_REQUEST_BYTES:
+        raise InvalidInputError(
+            f"the request has {size} bytes, at most {MAX_REQUEST_BYTES} are taken", "give large inputs as artifacts"
+        )
+    return runs.create(request, identity)
+
+
 def announce(run_id: str, generation: int, request: Request, log: EventLog, healings: int = 0) -> None:
     """Append the event that starts a generation of a run; once per generation, however often it is called."""
-    identity = event_id(run_id, ENTRY_STAGE, "", generation)
-    data = {"healings": healings}
+    log.append(requested_topic(ENTRY_STAGE, request.lane), opening_event(run_id, generation, request, healings))
+
+
+def opening_event(run_id: str, generation: int, request: Request, healings: int = 0) -> Envelope:
+    """Give the event that starts a generation of a run."""
+    identity, data = event_id(run_id, ENTRY_STAGE, "", generation), {"healings": healings}
     lane, trace = request.lane, current_traceparent()
-    envelope = Envelope(
-        identity, run_id, generation, 0, request.plan, request.inputs, data, lane=lane, traceparent=trace
-    )
-    log.append(requested_topic(ENTRY_STAGE, lane), envelope)
+    return Envelope(identity, run_id, generation, 0, request.plan, request.inputs, data, lane=lane, traceparent=trace)
 
 
 def end_run(envelope: Envelope, outcome: Outcome, runs: RunStore, log: EventLog, topic: str = RUN_FAILED) -> None:

@@ -5,18 +5,25 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from google.longrunning import operations_pb2
+from google.protobuf.message import DecodeError
 
 from hagd.api.artifact.v1 import artifact_pb2
 from hagd.api.extraction.v1 import extraction_pb2
 from hagd.api.run.v1 import run_pb2
 from hagd.artifacts.reference import ArtifactRef
 from hagd.errors import CancelledError, InvalidInputError
+from hagd.events.topics import Lane
 from hagd.execution.wire import failure_of
 from hagd.pipeline.request import PlanEntry, Request
 from hagd.pipeline.state import Outcome, OutcomeStatus, RunState, StageState, StageStatus
 from hagd.rpc.status import from_status, to_status
 
 OPERATION_PREFIX: Final = "runs/"
+_LANES: Final[dict[extraction_pb2.Lane, Lane]] = {
+    extraction_pb2.LANE_UNSPECIFIED: "interactive",
+    extraction_pb2.LANE_INTERACTIVE: "interactive",
+    extraction_pb2.LANE_BATCH: "batch",
+}
 _STATES: Final[dict[OutcomeStatus, run_pb2.RunState]] = {
     "verified": run_pb2.RUN_STATE_VERIFIED,
     "refuted": run_pb2.RUN_STATE_REFUTED,
@@ -41,7 +48,17 @@ def request_to_proto(request: Request) -> extraction_pb2.SubmitRequest:
         plan=plan_to_proto(request.plan),
         inputs=refs_to_proto(request.inputs),
         labels=dict(request.labels),
+        lane=extraction_pb2.LANE_BATCH if request.lane == "batch" else extraction_pb2.LANE_UNSPECIFIED,
     )
+
+
+def read_request(data: bytes, principal: str) -> Request:
+    """Read an encoded SubmitRequest that `principal` sent; errors as of `request_from_proto`."""
+    try:
+        message = extraction_pb2.SubmitRequest.FromString(data)
+    except DecodeError as error:
+        raise InvalidInputError(f"not a SubmitRequest: {error}", "encode it as protobuf") from error
+    return request_from_proto(message, principal)
 
 
 def request_from_proto(message: extraction_pb2.SubmitRequest, principal: str) -> Request:
@@ -50,12 +67,16 @@ def request_from_proto(message: extraction_pb2.SubmitRequest, principal: str) ->
     Raises:
         InvalidInputError: the plan is empty, a config is no JSON object, a name or digest is malformed.
     """
+    lane = _LANES.get(message.lane)
+    if lane is None:
+        raise InvalidInputError(f"there is no lane {message.lane}", "leave it out, or name one of the proto file")
     return Request(
         principal,
         message.request_id,
         plan_from_proto(message.plan),
         refs_from_proto(message.inputs),
         dict(message.labels),
+        lane,
     )
 
 
@@ -90,7 +111,7 @@ def _config_of(stage_id: str, text: str) -> dict[str, Any]:
 
     try:
         value = json.loads(text or "{}", parse_constant=refuse)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInputError(f"the config of stage {stage_id!r} is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise InvalidInputError(f"the config of stage {stage_id!r} is no JSON object", 'write it like {"seed": 0}')

@@ -31,6 +31,7 @@ _CODES: Final[dict[str, int]] = {
     "quota-exceeded": code_pb2.RESOURCE_EXHAUSTED,
     "cancelled": code_pb2.CANCELLED,
     "worker-died": code_pb2.UNAVAILABLE,
+    "unserved-version": code_pb2.UNAVAILABLE,
     "unavailable": code_pb2.UNAVAILABLE,
 }
 # What a bare code means when no detail of ours comes with it: the channel or another server spoke.

@@ -131,6 +131,8 @@ def test_the_outcome_is_the_verdict_of_the_last_stage(world: World, threshold: f
     outcome = world.runs.outcome(run_id)
     assert outcome is not None
     assert outcome.status == status
+    (fact,) = world.log.read(fact_topic("verdict"))
+    assert fact.envelope.data["verdict"] == status
 
 
 def test_a_plan_without_a_verdict_ends_without_a_claim(world: World) -> None:

@@ -6,6 +6,7 @@ threads that claim is guarded by one condition.
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ from hagd.events.kafka.connection import connect
 from hagd.events.kafka.failures import no_topic, translate
 from hagd.events.kafka.settings import MAX_RECORD_BYTES, KafkaSettings
 from hagd.events.kafka.window import Held, PartitionWindow
+from hagd.events.topics import is_retry_topic
 from hagd.telemetry.traceparent import HEADER, checked
 
 ATTEMPTS_HEADER: Final = "hagd-attempts"
@@ -235,20 +237,24 @@ def _offsets(done: Mapping[tuple[str, int], int]) -> dict[TopicPartition, Offset
 
 
 def _held(record: Any) -> Held:
-    headers: dict[str, bytes] = dict(record.headers)
+    headers = tuple((name, value or b"") for name, value in record.headers)
+    # Ours alone write to a retry topic; elsewhere anybody could keep a partition waiting for ever.
+    own = dict(headers) if is_retry_topic(record.topic) else {}
     return Held(
         record.offset,
         record.value,
         record.timestamp / 1000,
-        attempts=int(_number(headers.get(ATTEMPTS_HEADER))),
-        free_at=_number(headers.get(NOT_BEFORE_HEADER)),
-        traceparent=checked((headers.get(HEADER) or b"").decode("ascii", "replace")),
+        attempts=int(_number(own.get(ATTEMPTS_HEADER))),
+        free_at=_number(own.get(NOT_BEFORE_HEADER)),
+        traceparent=checked((dict(headers).get(HEADER) or b"").decode("ascii", "replace")),
+        headers=tuple((name, value) for name, value in headers if name not in (ATTEMPTS_HEADER, NOT_BEFORE_HEADER)),
     )
 
 
 def _number(text: bytes | None) -> float:
     """Read a number from a header; 0 when it is none, because anybody may have written it."""
     try:
-        return float(text or b"0")
+        number = float(text or b"0")
     except ValueError:
         return 0.0
+    return number if math.isfinite(number) else 0.0

@@ -9,28 +9,34 @@ topics have a group beside, so that they take no part in how the topic itself is
 to a topic for it, with the reason.
 """
 
+import logging
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from hagd.artifacts.clock import Clock, SystemClock
 from hagd.errors import HagdError, InvalidInputError, UnavailableError
+from hagd.events.cloud_event import Headers, headers_of
 from hagd.events.envelope import MAX_EVENT_BYTES, Envelope
 from hagd.events.kafka.consumer import ATTEMPTS_HEADER, NOT_BEFORE_HEADER, GroupMember
-from hagd.events.kafka.producer import Headers, KafkaWriter
+from hagd.events.kafka.producer import KafkaWriter
 from hagd.events.kafka.reader import TopicReader
 from hagd.events.kafka.settings import KafkaSettings
 from hagd.events.kafka.window import Held, PartitionWindow
-from hagd.events.log import START, Delivery, Position, Record
+from hagd.events.log import START, Delivery, Position, ReadRecord, Record
 from hagd.events.topics import RETRY_TIERS, is_work_topic, retry_topic, unreadable_topic
 from hagd.telemetry.traceparent import HEADER
 
 _LOOK_SECONDS: Final = 0.05
 _UNREADABLE_SECONDS: Final = 5.0
 _OVERSIZE_KEPT_BYTES: Final = 64 << 10
+_HEADER_BYTES: Final = 32 << 10
+_KEPT_HEADER_BYTES: Final = 1 << 10
+_KEPT_HEADERS: Final = 16
+_LOG: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,9 +54,22 @@ class _Taken:
 class KafkaEventLog:
     """An `EventLog` over Kafka."""
 
-    def __init__(self, settings: KafkaSettings, *, clock: Clock | None = None) -> None:
-        """Prepare the log; connections are made when they are first needed."""
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        *,
+        clock: Clock | None = None,
+        readers: Mapping[str, ReadRecord] | None = None,
+    ) -> None:
+        """Prepare the log; connections are made when they are first needed.
+
+        Args:
+            settings: where the brokers are.
+            clock: time; the machine's when None.
+            readers: by topic, what reads it where other systems write to it too.
+        """
         self._settings, self._clock = settings, clock or SystemClock()
+        self._readers = dict(readers or {})
         self._reader = TopicReader(settings)
         self._writer = KafkaWriter(settings, self._reader.exists)
         self._members: dict[str, GroupMember] = {}
@@ -62,7 +81,9 @@ class KafkaEventLog:
     def append(self, topic: str, envelope: Envelope) -> bool:
         # Work spreads over all partitions, also that of one run; facts of a run keep their order.
         key = envelope.id if is_work_topic(topic) else envelope.run_id
-        self._writer.write(topic, key, envelope.encode(), _headers(envelope))
+        # What is worked off is for stages alone; all else is for anybody to read.
+        told = [] if is_work_topic(topic) else headers_of(topic, envelope, self._clock.now())
+        self._writer.write(topic, key, envelope.encode(), [*_headers(envelope), *told])
         return True
 
     def claim(self, topics: Sequence[str], seconds: float) -> Delivery | None:
@@ -101,12 +122,10 @@ class KafkaEventLog:
                 PartitionWindow.give_back(held, free_at)
                 self._changed.notify_all()
                 return True
-        headers = [
-            *_headers(delivery.envelope),
-            (ATTEMPTS_HEADER, b"%d" % held.attempts),
-            (NOT_BEFORE_HEADER, str(free_at).encode()),
-        ]
-        self._writer.write(retry[-1], delivery.envelope.id, delivery.envelope.encode(), headers)
+            value, headers = held.value, _retry_headers(held, free_at)
+        # Byte for byte: what a newer writer or another system wrote may hold more than was read of it.
+        record = delivery.record
+        self._writer.write(retry[-1], _place(record.topic, record.partition, record.offset), value, headers)
         return self.ack(delivery)
 
     def extend(self, delivery: Delivery, seconds: float) -> bool:
@@ -134,7 +153,7 @@ class KafkaEventLog:
                 for held in window.unfinished()
             ]
         oldest = sorted(found, key=lambda it: it.held.timestamp)[:limit]
-        return [record for taken in oldest if (record := _readable(taken)) is not None]
+        return [record for taken in oldest if (record := self._readable(taken)) is not None]
 
     def close(self) -> None:
         with self._changed:
@@ -166,17 +185,59 @@ class KafkaEventLog:
         held = taken.held
         claim, attempts = held.claim, held.attempts
         try:
-            if len(taken.value) > MAX_EVENT_BYTES:
-                raise InvalidInputError(f"not an event: it has {len(taken.value)} bytes")
-            record = _record(taken)
-        except InvalidInputError as error:
-            self._put_away(taken, error)
+            record = self._record(taken)
+        except HagdError as error:
+            if error.transient:
+                self._put_off(taken, error)
+            else:
+                self._put_away(taken, error)
             return None
         return Delivery(record, claim, attempts)
 
-    def _put_away(self, taken: _Taken, error: InvalidInputError) -> None:
-        held, place = taken.held, f"{taken.topic}/{taken.partition}/{taken.held.offset}"
-        headers: Headers = [("hagd-reason", error.message.encode()), ("hagd-source", place.encode())]
+    def _record(self, taken: _Taken) -> Record:
+        """Read an event; its trace stands in a header when another system wrote it.
+
+        Raises:
+            HagdError: it is none, is refused, or is one of a newer version.
+        """
+        _check_size(taken)
+        held, reader = taken.held, self._readers.get(taken.asked)
+        envelope = reader(held.headers, taken.value) if reader else Envelope.decode(taken.value)
+        envelope = replace(envelope, traceparent=envelope.traceparent or held.traceparent)
+        # What could not be written on to another topic would be found out too late.
+        envelope.encode()
+        return Record(held.offset, taken.topic, envelope, taken.partition, held.timestamp)
+
+    def _readable(self, taken: _Taken) -> Record | None:
+        try:
+            return self._record(taken)
+        except HagdError:
+            return None
+
+    def _put_off(self, taken: _Taken, error: HagdError) -> None:
+        """Let what a newer reader will understand wait, as it is, out of the way where there is a retry topic."""
+        _LOG.warning("a record of %s waits: %s", taken.topic, error.message)
+        held, tier = taken.held, min(RETRY_TIERS)
+        free_at = self._clock.now() + tier
+        with self._changed:
+            retry = self._retry_topics(taken.asked, tier)
+            if not retry:
+                PartitionWindow.give_back(held, free_at)
+                return
+        place = _place(taken.topic, taken.partition, held.offset)
+        self._writer.write(retry[-1], place, taken.value, _retry_headers(held, free_at))
+        with self._changed:
+            PartitionWindow.finish(held)
+
+    def _put_away(self, taken: _Taken, error: HagdError) -> None:
+        held, place = taken.held, _place(taken.topic, taken.partition, taken.held.offset)
+        # With what tells its writer which of its records this is.
+        told = [(name, value) for name, value in held.headers if len(value) <= _KEPT_HEADER_BYTES][:_KEPT_HEADERS]
+        headers: Headers = [
+            ("hagd-reason", error.message.encode(errors="replace")[:_KEPT_HEADER_BYTES]),
+            ("hagd-source", place.encode()),
+            *told,
+        ]
         kept = taken.value if len(taken.value) <= MAX_EVENT_BYTES else taken.value[:_OVERSIZE_KEPT_BYTES]
         topic = unreadable_topic(taken.asked)
         try:
@@ -224,27 +285,24 @@ class KafkaEventLog:
                 raise type(trouble)(trouble.message, trouble.hint)
 
 
-def _record(taken: _Taken) -> Record:
-    """Read an event; its trace stands in a header when another system wrote it.
-
-    Raises:
-        InvalidInputError: it is none.
-    """
-    held, envelope = taken.held, Envelope.decode(taken.value)
-    envelope = replace(envelope, traceparent=envelope.traceparent or held.traceparent)
-    return Record(held.offset, taken.topic, envelope, taken.partition, held.timestamp)
-
-
-def _readable(taken: _Taken) -> Record | None:
-    try:
-        return _record(taken)
-    except InvalidInputError:
-        return None
-
-
 def _headers(envelope: Envelope) -> list[tuple[str, bytes]]:
     traced = [(HEADER, envelope.traceparent.encode())] if envelope.traceparent else []
     return [("hagd-id", envelope.id.encode()), *traced]
+
+
+def _check_size(taken: _Taken) -> None:
+    """Refuse what could not be written once more, with a header or two of ours, to another topic."""
+    beside = sum(len(name) + len(value) for name, value in taken.held.headers)
+    if len(taken.value) > MAX_EVENT_BYTES or beside > _HEADER_BYTES:
+        raise InvalidInputError(f"not an event: it has {len(taken.value)} bytes, and {beside} in headers")
+
+
+def _place(topic: str, partition: int, offset: int) -> str:
+    return f"{topic}/{partition}/{offset}"
+
+
+def _retry_headers(held: Held, free_at: float) -> Headers:
+    return [*held.headers, (ATTEMPTS_HEADER, b"%d" % held.attempts), (NOT_BEFORE_HEADER, str(free_at).encode())]
 
 
 def _closed() -> UnavailableError:

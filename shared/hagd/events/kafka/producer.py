@@ -5,20 +5,20 @@ whose fate was not learned may then be there twice; readers tell events apart by
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final
 
 from kafka import KafkaProducer
 from kafka.errors import KafkaError, MessageSizeTooLargeError
 
 from hagd.errors import InvalidInputError, UnavailableError
+from hagd.events.cloud_event import Headers
 from hagd.events.envelope import MAX_EVENT_BYTES
 from hagd.events.kafka.connection import connect
 from hagd.events.kafka.failures import no_topic, translated
 from hagd.events.kafka.settings import MAX_RECORD_BYTES, KafkaSettings
 
 _CLOSE_SECONDS: Final = 1.0
-Headers = Sequence[tuple[str, bytes]]
 
 
 class KafkaWriter:

@@ -7,7 +7,7 @@ from kafka import KafkaConsumer
 from kafka.errors import KafkaError
 from kafka.structs import TopicPartition
 
-from hagd.errors import InvalidInputError
+from hagd.errors import InvalidInputError, UnservedVersionError
 from hagd.events.envelope import Envelope
 from hagd.events.kafka.connection import connect
 from hagd.events.kafka.failures import no_topic, translated
@@ -97,5 +97,5 @@ class TopicReader:
 def _record(raw: Any) -> Record | None:
     try:
         return Record(raw.offset, raw.topic, Envelope.decode(raw.value or b""), raw.partition, raw.timestamp / 1000)
-    except InvalidInputError:
+    except (InvalidInputError, UnservedVersionError):
         return None

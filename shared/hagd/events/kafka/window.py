@@ -31,6 +31,8 @@ class Held:
     done: bool = False
     traceparent: str = ""
     """The trace that its header names, or empty."""
+    headers: tuple[tuple[str, bytes], ...] = ()
+    """What its writer put beside it, and what goes along to a retry topic."""
 
 
 @dataclass
