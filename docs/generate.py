@@ -3,9 +3,11 @@
 docs/reference/cli.md      every command with its arguments and first line of help
 docs/errors/index.md       every error of `hagd.errors`: where JSON errors point to by their kind
 docs/reference/metrics.md  every metric of `hagd.telemetry.metrics`
+docs/reference/schemas/    what other systems write to Kafka, and what they read there
 """
 
 import inspect
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ import typer
 from hagd import errors
 from hagd.cli.app import app
 from hagd.errors import HagdError
+from hagd.extraction.schemas import fact_schema, request_schema
 from hagd.telemetry.metrics import METRICS
 
 DOCS = Path(__file__).parent
@@ -128,10 +131,22 @@ def render_metrics() -> str:
     return "\n".join(lines) + "\n"
 
 
+def render_request() -> str:
+    """Give the schema of a request."""
+    return json.dumps(request_schema(), indent=2) + "\n"
+
+
+def render_fact() -> str:
+    """Give the schema of a fact."""
+    return json.dumps(fact_schema(), indent=2) + "\n"
+
+
 PAGES = {
     DOCS / "reference" / "cli.md": render_cli,
     DOCS / "reference" / "metrics.md": render_metrics,
     DOCS / "errors" / "index.md": render_errors,
+    DOCS / "reference" / "schemas" / "request.v1.json": render_request,
+    DOCS / "reference" / "schemas" / "fact.v1.json": render_fact,
 }
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from hagd.artifacts.reference import refs_from_json, refs_to_json
 from hagd.errors import HagdError, InvalidInputError, UnservedVersionError
 from hagd.events.cloud_event import JSON, PROTOBUF, CloudEvent, is_cloud_event, read_cloud_event
-from hagd.events.envelope import MAX_REQUEST_BYTES, Envelope, event_id
+from hagd.events.envelope import MAX_REQUEST_BYTES, Envelope, event_id, is_name
 from hagd.events.topics import ENTRY_STAGE, Lane, requested_topic
 from hagd.pipeline.request import PlanEntry, Request, run_id_of
 
@@ -35,7 +35,6 @@ _MAX_GENERATIONS: Final = 10_000
 _MAX_STAGES: Final = 64
 _MAX_ENTRIES: Final = 256
 _TYPE: Final = re.compile(re.escape(REQUESTED.removesuffix("1")) + r"([1-9][0-9]{0,3})")
-_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,199}")
 
 
 class _Strict(BaseModel):
@@ -94,7 +93,7 @@ def principal_of(source: str) -> str:
     A source that is a name stands for itself. Any other, such as a URI, becomes its letters and digits with a digest
     behind, so that no two sources are one principal.
     """
-    if _NAME.fullmatch(source) and ".." not in source:
+    if is_name(source):
         return source
     readable = re.sub(r"[^a-z0-9]+", "-", source.lower()).strip("-")[:100]
     return f"{readable or 'source'}-{sha256(source.encode(errors='surrogatepass')).hexdigest()[:16]}"
@@ -120,7 +119,7 @@ class RequestReader:
         if is_cloud_event(headers):
             return event_of(self._request(read_cloud_event(headers, value)))
         envelope = Envelope.decode(value)
-        if _REQUEST in envelope.data:
+        if holds_request(envelope):
             raise InvalidInputError("not an event: it holds a request", "write the request as a CloudEvent")
         if not _RUN_ID.fullmatch(envelope.run_id) or not 0 <= envelope.generation < _MAX_GENERATIONS:
             raise InvalidInputError("not an event: it names no run", "a run id has 64 hexadecimal digits")
@@ -192,6 +191,11 @@ def event_of(request: Request) -> Envelope:
     return Envelope(
         identity, run_id, 0, 0, request.plan, request.inputs, {_REQUEST: beside}, lane=request.lane
     ).carried()
+
+
+def holds_request(envelope: Envelope) -> bool:
+    """Say whether an event holds a whole request, which is not in the store yet."""
+    return _REQUEST in envelope.data
 
 
 def request_of(envelope: Envelope) -> Request | None:

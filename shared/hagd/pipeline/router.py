@@ -16,7 +16,7 @@ from hagd.events.topics import ENTRY_STAGE, LANES, requested_topic
 from hagd.execution.wire import Failure, failure_of
 from hagd.pipeline.contract import StageSpec
 from hagd.pipeline.dead_letters import bury, refuse
-from hagd.pipeline.intake import request_of
+from hagd.pipeline.intake import holds_request, request_of
 from hagd.pipeline.quotas import Quota
 from hagd.pipeline.request import PlanEntry
 from hagd.pipeline.runs import RunStore
@@ -97,7 +97,7 @@ class RequestRouter:
     def _give_up(self, delivery: Delivery, failure: Failure) -> None:
         envelope = delivery.envelope
         self.meter.add(DEAD_LETTERS, stage=ENTRY_STAGE)
-        if request_of(envelope) is not None or not self.runs.exists(envelope.run_id):
+        if holds_request(envelope) or not self.runs.exists(envelope.run_id):
             refuse(envelope, ENTRY_STAGE, failure, delivery.attempts, self.log)
             return
         bury(envelope, ENTRY_STAGE, failure, delivery.attempts, self.log)
