@@ -9,6 +9,7 @@ import grpc
 
 from hagd.api.transcoder.v1 import transcoder_pb2, transcoder_pb2_grpc
 from hagd.deployment.config import ServiceConfig
+from hagd.extraction.plan import plan_of_settings
 from hagd.rpc.hosting import StageHost
 from hagd.rpc.wiring import Wiring
 from hagd_transcoder.config import IDENTITY
@@ -19,7 +20,7 @@ SERVICE = transcoder_pb2.DESCRIPTOR.services_by_name["TranscoderService"].full_n
 
 def bootstrap(config: ServiceConfig) -> StageHost:
     """Build the service; errors are those of `Wiring.open`."""
-    wiring = Wiring.open(config, IDENTITY.stages, routes=True)
+    wiring = Wiring.open(config, IDENTITY.stages, routes=True, plan_settings=plan_of_settings)
     service = wiring.service()
 
     def register(server: grpc.aio.Server) -> None:

@@ -19,6 +19,7 @@ from kafka.structs import TopicPartition
 
 from hagd.artifacts.clock import SystemClock
 from hagd.artifacts.leases import LeaseTable
+from hagd.cli.app import run as hagd
 from hagd.events.cloud_event import STRUCTURED
 from hagd.events.envelope import Envelope, PlanEntry
 from hagd.events.kafka.admin import Durability, create_topics, plan_topics
@@ -277,6 +278,20 @@ def check_client(deployment: Deployment, command: list[str]) -> None:
         assert "hagd.circuit.verified.v1" in done.stdout
         assert '"verdict":"verified"' in done.stdout.replace("'", '"').replace(": ", ":")
     assert deployment.runs.request(run_id_of("my-app", name)).plan[0].config["task"]["modulus"] == 113
+
+
+def test_the_command_line_asks_and_watches_over_kafka_alone(
+    deployment: Deployment, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HAGD_KAFKA_SECURITY", "PLAINTEXT")
+    name = f"cli-{secrets.token_hex(8)}"
+    asked = ["submit", "--task", "modular-addition", "--id", name, "--kafka", deployment.address, "--watch", "--json"]
+
+    assert hagd(asked) == 0
+    told = json.loads(capsys.readouterr().out)["data"]
+    assert (told["run_id"], told["status"]) == (run_id_of("local", name), "verified")
+    assert hagd([*asked, "--modulus", "59"]) == 1
+    assert json.loads(capsys.readouterr().out)["error"]["kind"] == "run-conflict"
 
 
 def test_an_error_of_a_stage_comes_out_as_a_fact(deployment: Deployment) -> None:

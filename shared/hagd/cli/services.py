@@ -19,10 +19,12 @@ import typer
 from hagd.cli.extraction import VERDICT_EXITS
 from hagd.cli.options import AddressOption, JsonFlag, QuietFlag, StoreOption, UseOption, with_settings
 from hagd.cli.output import EXIT_FAILED, EXIT_OK, say, write_json, write_table
-from hagd.errors import UnavailableError
+from hagd.errors import UnavailableError, UsageError
 
 if TYPE_CHECKING:
     from hagd.extraction.settings import Settings
+    from hagd.rpc.client import StageClient
+    from hagd.rpc.kafka_client import KafkaClient
 
 _PLACES: Final = {
     "transcoder": ("subject", "transcoder"),
@@ -190,6 +192,9 @@ def submit(
         str | None, typer.Option("--id", help="Name of the request; by default one that the settings give.")
     ] = None,
     use: UseOption = [],  # noqa: B006  # typer copies it
+    kafka: Annotated[
+        str | None, typer.Option("--kafka", metavar="HOST:PORT", help="Ask over Kafka alone, whoever works it off.")
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the run to its end.")] = False,
     quiet: QuietFlag = False,
     as_json: JsonFlag = False,
@@ -199,14 +204,13 @@ def submit(
     from hagd.extraction.plan import PRINCIPAL, build_plan, default_folder, use_of  # noqa: PLC0415
     from hagd.extraction.running import StageProgress  # noqa: PLC0415
     from hagd.pipeline.request import Request  # noqa: PLC0415
-    from hagd.rpc.client import StageClient  # noqa: PLC0415
     from hagd.telemetry.progress import progress_view  # noqa: PLC0415
     from hagd.telemetry.tracing import span  # noqa: PLC0415
 
     plan = build_plan(settings, use=use_of(use))
     name = request_id or re.sub(r"[^a-z0-9_.-]+", "-", default_folder(settings, plan).name.lower()).strip("-.")
     request = Request(PRINCIPAL, name, plan)
-    with span("hagd submit"), StageClient(address) as client:
+    with span("hagd submit"), _client(address, kafka) as client:
         state = client.submit(request)
         if not quiet:
             say(f"run {state.run_id}")
@@ -219,6 +223,20 @@ def submit(
             state.raise_for_failure()
     write_run(state, as_json=as_json)
     raise typer.Exit(_exit_of(state.outcome.status if state.outcome else None, VERDICT_EXITS))
+
+
+def _client(address: str, kafka: str | None) -> "StageClient | KafkaClient":
+    """Give who carries the request: a service, or Kafka alone."""
+    if kafka is None:
+        from hagd.rpc.client import StageClient  # noqa: PLC0415
+
+        return StageClient(address)
+    try:
+        from hagd.events.kafka.settings import KafkaSettings  # noqa: PLC0415
+        from hagd.rpc.kafka_client import KafkaClient  # noqa: PLC0415
+    except ImportError as error:
+        raise UsageError(f"the client of Kafka cannot be loaded: {error}", "pip install 'hagd[kafka]'") from error
+    return KafkaClient(KafkaSettings.from_environment(kafka))
 
 
 def _exit_of(status: str | None, exits: Mapping[str, int]) -> int:

@@ -5,7 +5,7 @@ reads or writes must be there. A service that found out later would have taken r
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +17,7 @@ from hagd.artifacts.store import ArtifactStore
 from hagd.deployment.config import Places, S3Place
 from hagd.errors import UnavailableError, UsageError
 from hagd.events.kafka.settings import KafkaSettings
-from hagd.events.log import EventLog
+from hagd.events.log import EventLog, ReadRecord
 from hagd.events.sqlite import SqliteEventLog
 from hagd.pipeline.folder import RunFolder
 from hagd.pipeline.runs import RunStore
@@ -40,7 +40,13 @@ class Opened:
 
 
 def open_places(
-    places: Places, stages: Iterable[str], *, routes: bool, wait: timedelta = timedelta(0), clock: Clock | None = None
+    places: Places,
+    stages: Iterable[str],
+    *,
+    routes: bool,
+    wait: timedelta = timedelta(0),
+    clock: Clock | None = None,
+    readers: Mapping[str, ReadRecord] | None = None,
 ) -> Opened:
     """Open everything; what does not answer is asked again until `wait` is over.
 
@@ -50,6 +56,7 @@ def open_places(
         routes: whether requests will be taken in, which has topics too.
         wait: how long to be patient.
         clock: time, for that.
+        readers: by topic, what reads it where other systems write to it too.
 
     Raises:
         UnavailableError: log or store does not answer, or a topic is missing.
@@ -60,7 +67,7 @@ def open_places(
     clock = clock or SystemClock()
     deadline = clock.monotonic() + wait.total_seconds()
     store, runs, worker_log = _patient(lambda: _open_store(places), deadline, clock)
-    log = _patient(lambda: _open_log(places, list(stages), routes), deadline, clock)
+    log = _patient(lambda: _open_log(places, list(stages), routes, readers or {}), deadline, clock)
     return Opened(store, runs, log, worker_log)
 
 
@@ -107,15 +114,17 @@ def open_s3(place: S3Place, *, create: bool = True) -> ArtifactStore:
     return S3Store(settings, create=create, probe=True)
 
 
-def _open_log(places: Places, stages: list[str], routes: bool) -> EventLog:
+def _open_log(places: Places, stages: list[str], routes: bool, readers: Mapping[str, ReadRecord]) -> EventLog:
     if places.kafka is not None:
-        return _open_kafka(places.kafka, stages, routes)
+        return _open_kafka(places.kafka, stages, routes, readers)
     root = places.root or Path()
     root.mkdir(parents=True, exist_ok=True)
     return SqliteEventLog(root / _LOG_FILE)
 
 
-def _open_kafka(settings: KafkaSettings, stages: list[str], routes: bool) -> EventLog:
+def _open_kafka(
+    settings: KafkaSettings, stages: list[str], routes: bool, readers: Mapping[str, ReadRecord]
+) -> EventLog:
     try:
         # An extra, which takes a moment to load.
         from hagd.events.kafka.admin import require_topics  # noqa: PLC0415
@@ -123,4 +132,4 @@ def _open_kafka(settings: KafkaSettings, stages: list[str], routes: bool) -> Eve
     except ImportError as error:
         raise UsageError(f"the client of Kafka cannot be loaded: {error}", "pip install 'hagd[kafka]'") from error
     require_topics(settings, stages, routes=routes)
-    return KafkaEventLog(settings)
+    return KafkaEventLog(settings, readers=readers)

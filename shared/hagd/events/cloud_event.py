@@ -90,6 +90,15 @@ def headers_of(topic: str, envelope: Envelope, seconds: float) -> list[tuple[str
     return [(_CONTENT_TYPE, JSON.encode()), *((f"ce_{name}", text.encode()) for name, text in attributes.items())]
 
 
+def binary_headers(event: CloudEvent) -> list[tuple[str, bytes]]:
+    """Give the headers of an event in binary mode, as other systems write it."""
+    attributes = {"specversion": SPEC_VERSION, "id": event.id, "source": event.source, "type": event.type}
+    return [
+        (_CONTENT_TYPE, event.content_type.encode()),
+        *((f"ce_{name}", text.encode()) for name, text in attributes.items()),
+    ]
+
+
 def parse_json(data: bytes | str) -> Any:
     """Read JSON that anybody may have written.
 

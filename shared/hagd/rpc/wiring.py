@@ -20,6 +20,7 @@ from hagd.execution.executor import Executor
 from hagd.execution.selection import open_executor
 from hagd.pipeline.contract import StageSpec
 from hagd.pipeline.loop import StageLoop
+from hagd.pipeline.intake import PlanSettings
 from hagd.pipeline.quotas import Quota
 from hagd.pipeline.request import Request, run_id_of
 from hagd.pipeline.router import RequestRouter
@@ -29,6 +30,7 @@ from hagd.pipeline.state import RunState
 from hagd.pipeline.submission import announce, submit
 from hagd.pipeline.watch import StageWatch, declare_stage
 from hagd.rpc.hosting import StageHost
+from hagd.rpc.intake import request_readers
 from hagd.rpc.operations import OperationsServicer
 from hagd.rpc.run_service import RunService
 from hagd.rpc.server import StageServer
@@ -59,8 +61,20 @@ class Wiring:
     """Where Prometheus reads it; None when it was not asked for."""
 
     @staticmethod
-    def open(config: ServiceConfig, stages: tuple[str, ...], *, routes: bool = False) -> "Wiring":
+    def open(
+        config: ServiceConfig,
+        stages: tuple[str, ...],
+        *,
+        routes: bool = False,
+        plan_settings: PlanSettings | None = None,
+    ) -> "Wiring":
         """Open what the config names, checked; the service runs `stages` unless the config names others.
+
+        Args:
+            config: how the service runs.
+            stages: its own stages.
+            routes: whether it hands requests to the first stage of their plan.
+            plan_settings: makes plans of what other systems ask for; None takes no requests but our own.
 
         Raises:
             UnknownNameError: a stage that is not installed.
@@ -68,7 +82,8 @@ class Wiring:
             UsageError: an executor that is not installed.
         """
         specs = {stage_id: find_stage(stage_id) for stage_id in config.stages or stages}
-        opened = open_places(config.places, specs, routes=routes, wait=config.wait)
+        readers = request_readers(plan_settings) if plan_settings is not None else {}
+        opened = open_places(config.places, specs, routes=routes, wait=config.wait, readers=readers)
         meter, metrics = open_meter(config.metrics)
         place = config.places.store
         environment = place.environment() if isinstance(place, S3Place) else {}
@@ -79,14 +94,17 @@ class Wiring:
     def submit(self, request: Request) -> RunState:
         """Write a request and its event; a run that failed or was cancelled is opened again."""
         known = self.runs.exists(run_id_of(request.principal, request.request_id))
-        most = self.config.principal_runs
-        run_id = submit(request, self.runs.store, self.log, quota=Quota(most) if most is not None else None)
+        run_id = submit(request, self.runs.store, self.log, quota=self._quota())
         state = self.runs.get(run_id)
         if known and state.outcome is not None and state.outcome.status in ("failed", "cancelled"):
             generation = self.runs.reopen(run_id, after=state.generation)
             announce(run_id, generation, request, self.log)
             return self.runs.get(run_id)
         return state
+
+    def _quota(self) -> Quota | None:
+        most = self.config.principal_runs
+        return None if most is None else Quota(most)
 
     def service(self) -> RunService:
         """Give what the servicers of the stages answer from."""
@@ -105,9 +123,18 @@ class Wiring:
         server = StageServer(
             register_all, [servicer_name, OPERATIONS], reflects=self.config.reflection, meter=self.meter
         )
-        router = RequestRouter(self.log, self.runs, InstalledStages(), self.meter) if self.routes else None
+        router = RequestRouter(self.log, self.runs, InstalledStages(), self.meter, self._quota())
         loops = self._loops()
-        return StageHost(name, server, loops, self.log, self.executor, router, self.config.drain, self.metrics)
+        return StageHost(
+            name,
+            server,
+            loops,
+            self.log,
+            self.executor,
+            router if self.routes else None,
+            self.config.drain,
+            self.metrics,
+        )
 
     def _loops(self) -> list[StageLoop]:
         """Give a loop for every stage and every task that may run at a time."""

@@ -19,7 +19,7 @@ from typing import Final
 
 from hagd.artifacts.clock import Clock, SystemClock
 from hagd.errors import HagdError, InvalidInputError, UnavailableError
-from hagd.events.cloud_event import Headers, headers_of
+from hagd.events.cloud_event import CloudEvent, Headers, binary_headers, headers_of
 from hagd.events.envelope import MAX_EVENT_BYTES, Envelope
 from hagd.events.kafka.consumer import ATTEMPTS_HEADER, NOT_BEFORE_HEADER, GroupMember
 from hagd.events.kafka.producer import KafkaWriter
@@ -85,6 +85,10 @@ class KafkaEventLog:
         told = [] if is_work_topic(topic) else headers_of(topic, envelope, self._clock.now())
         self._writer.write(topic, key, envelope.encode(), [*_headers(envelope), *told])
         return True
+
+    def write_cloud_event(self, topic: str, key: str, event: CloudEvent) -> None:
+        """Write an event as other systems do, in binary mode; its data are bytes. Errors as of `append`."""
+        self._writer.write(topic, key, event.data, binary_headers(event))
 
     def claim(self, topics: Sequence[str], seconds: float) -> Delivery | None:
         deadline = time.monotonic() + self._settings.patience_seconds
