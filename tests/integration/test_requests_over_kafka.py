@@ -28,13 +28,14 @@ from hagd.events.topics import ENTRY_STAGE, fact_topic, retry_topic, unreadable_
 from hagd.execution.inline import InlineExecutor
 from hagd.extraction.plan import plan_of_settings
 from hagd.pipeline.dead_letters import dead_letters
-from hagd.pipeline.intake import REQUESTED, RequestReader
+from hagd.pipeline.intake import REQUESTED
 from hagd.pipeline.loop import StageLoop
 from hagd.pipeline.request import Request, run_id_of
 from hagd.pipeline.router import RequestRouter
 from hagd.pipeline.runs import RunStore
+from hagd.pipeline.stages import find_stage
 from hagd.pipeline.state import Outcome
-from hagd.rpc.codec import read_request
+from hagd.rpc.intake import request_readers
 from hagd.testing import MemoryStore
 from integration import toy_stages
 from kafka_logs import settings
@@ -43,7 +44,10 @@ from unit.pipeline.test_intake import as_json, as_protobuf, data_of
 
 pytestmark = [pytest.mark.kafka, pytest.mark.servers, pytest.mark.xdist_group("kafka")]
 EXAMPLES = Path(__file__).parents[2] / "examples"
-STAGES = {place: replace(getattr(toy_stages, place.upper()), id=place) for place in toy_stages.PLACES}
+STAGES = {
+    place: replace(getattr(toy_stages, place.upper()), id=place, semantics_version=find_stage(place).semantics_version)
+    for place in toy_stages.PLACES
+}
 """The toy stages under the names of the built-in ones, so that their facts come where a client looks for them."""
 Record = tuple[list[tuple[str, bytes]], bytes]
 
@@ -104,8 +108,8 @@ def eventually(holds: Callable[[], bool], seconds: float = 60.0) -> None:
 @pytest.fixture(scope="module")
 def deployment(kafka_address: str) -> Iterator[Deployment]:
     create_topics(settings(kafka_address), plan_topics(STAGES, {}, 2, Durability(1, 1)))
-    reader = RequestReader(partial(plan_of_settings, stages=STAGES), read_request)
-    found = Deployment(kafka_address, KafkaEventLog(settings(kafka_address), readers={REQUESTED: reader}))
+    readers = request_readers(partial(plan_of_settings, stages=STAGES))
+    found = Deployment(kafka_address, KafkaEventLog(settings(kafka_address), readers=readers))
     threads = found.start()
     yield found
     found.stop.set()
@@ -116,7 +120,10 @@ def deployment(kafka_address: str) -> Iterator[Deployment]:
 
 
 def fresh(**config: Any) -> Request:
-    plan = tuple(PlanEntry(place, 1, config if place == "coarsening" else PLAN[place]) for place in STAGES)
+    plan = tuple(
+        PlanEntry(place, STAGES[place].semantics_version, config if place == "coarsening" else PLAN[place])
+        for place in STAGES
+    )
     return Request("me", f"test-{secrets.token_hex(8)}", plan)
 
 

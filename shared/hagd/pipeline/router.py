@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from hagd.errors import HagdError, StoreFullError
+from hagd.errors import HagdError, StoreFullError, UnavailableError
 from hagd.events.envelope import SCHEMA_VERSION, Envelope
 from hagd.events.log import Delivery, EventLog
 from hagd.events.topics import ENTRY_STAGE, LANES, requested_topic
@@ -29,7 +29,9 @@ from hagd.telemetry.traceparent import trace_id_of
 from hagd.telemetry.tracing import span
 
 OUTAGE_SECONDS: Final = 1.0
-VERSION_SECONDS: Final = 10.0
+"""Until log and store are asked again."""
+WAIT_SECONDS: Final = 10.0
+"""Until a request that is not for now is looked at again; so long that it does not stand in the way of others."""
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -66,13 +68,16 @@ class RequestRouter:
         try:
             if self._is_newer(envelope):
                 _LOG.warning("run %s waits: it asks for a newer release than this", envelope.run_id)
-                self.log.release(delivery, VERSION_SECONDS)
+                self.log.release(delivery, WAIT_SECONDS)
                 return
             opening = self._opening(envelope)
         except Exception as error:
             # Also what a stage raises over a config that it did not expect: it is the fault of one request.
-            if isinstance(error, StoreFullError) or (isinstance(error, HagdError) and error.transient):
+            if isinstance(error, StoreFullError | UnavailableError):
                 self.log.release(delivery, OUTAGE_SECONDS)
+                return
+            if isinstance(error, HagdError) and error.transient:
+                self.log.release(delivery, WAIT_SECONDS)
                 return
             self._give_up(delivery, failure_of(error))
         else:

@@ -19,8 +19,8 @@ from hagd.events.log import EventLog
 from hagd.execution.executor import Executor
 from hagd.execution.selection import open_executor
 from hagd.pipeline.contract import StageSpec
-from hagd.pipeline.loop import StageLoop
 from hagd.pipeline.intake import PlanSettings
+from hagd.pipeline.loop import StageLoop
 from hagd.pipeline.quotas import Quota
 from hagd.pipeline.request import Request, run_id_of
 from hagd.pipeline.router import RequestRouter

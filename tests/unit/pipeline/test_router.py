@@ -11,8 +11,9 @@ from hagd.events.envelope import Envelope, PlanEntry
 from hagd.events.topics import ENTRY_STAGE, RUN_FAILED, dead_letter_topic, requested_topic
 from hagd.pipeline.dead_letters import dead_letters, replay
 from hagd.pipeline.intake import REQUESTED, event_of
+from hagd.pipeline.quotas import Quota
 from hagd.pipeline.request import Request
-from hagd.pipeline.router import VERSION_SECONDS, RequestRouter
+from hagd.pipeline.router import WAIT_SECONDS, RequestRouter
 from hagd.pipeline.state import Outcome
 from hagd.pipeline.submission import submit
 from hagd.testing import MemoryStore
@@ -122,8 +123,22 @@ def test_what_a_newer_release_will_take_waits_and_is_no_poison(world: World, new
 
     assert world.log.read(dead_letter_topic(ENTRY_STAGE)) == []
     assert not world.router.step()
-    world.clock.advance(VERSION_SECONDS)
+    world.clock.advance(WAIT_SECONDS)
     assert world.router.step()
+
+
+def test_a_principal_with_as_many_runs_as_it_may_have_waits_out_of_the_way_of_others(world: World) -> None:
+    world.router = replace(world.router, quota=Quota(1))
+    first = sent(world, request("first"))
+    second = sent(world, request("second"))
+    other = sent(world, replace(request("first"), principal="you"))
+    world.drive()
+
+    assert world.runs.list() == sorted([first, other])
+    assert world.log.read(dead_letter_topic(ENTRY_STAGE)) == []
+    world.clock.advance(WAIT_SECONDS)
+    world.drive()
+    assert world.runs.outcome(second) is not None
 
 
 class Failing(MemoryStore):
