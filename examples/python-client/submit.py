@@ -1,4 +1,4 @@
-"""Ask for an extraction over Kafka, and wait for its fact: python submit.py HOST:PORT REQUEST-ID"""
+"""Ask for an extraction over Kafka, and wait for its fact. Arguments: HOST:PORT REQUEST-ID"""
 
 import hashlib
 import json

@@ -46,10 +46,11 @@ def create_run(
     request: Request, runs: RunStore, stages: Mapping[str, StageSpec] | None = None, quota: Quota | None = None
 ) -> str:
     """Write a request that can be run here; give its run id. Errors as of `submit`."""
-    if quota is not None and not runs.exists(run_id_of(request.principal, request.request_id)):
-        quota.check(request.principal, runs.active, lambda run_id: runs.outcome(run_id) is not None)
+    run_id = run_id_of(request.principal, request.request_id)
+    if quota is not None and not runs.exists(run_id):
+        quota.check(request.principal, runs.active, lambda other: runs.outcome(other) is not None)
     identity = identity_of(request, stages)
-    size = len(opening_event("", 0, request).carried().encode())
+    size = len(opening_event(run_id, 0, request).carried().encode())
     if size > MAX_REQUEST_BYTES:
         raise InvalidInputError(
             f"the request has {size} bytes, at most {MAX_REQUEST_BYTES} are taken", "give large inputs as artifacts"

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hagd.artifacts.reference import ArtifactRef
@@ -235,7 +235,7 @@ def test_random_data_raises_nothing_but_errors_of_the_tree(data: dict[str, objec
     attempt(*as_json(data))
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(requests, st.data())
 def test_a_flipped_bit_raises_nothing_but_errors_of_the_tree(request: Request, data: st.DataObject) -> None:
     headers, value = data.draw(st.sampled_from([as_protobuf(request), as_json(data_of(request))]))
