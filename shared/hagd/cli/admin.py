@@ -52,7 +52,7 @@ def create(
     from hagd.events.kafka.admin import Durability, create_topics, plan_topics  # noqa: PLC0415
     from hagd.pipeline.stages import discover_stages  # noqa: PLC0415
 
-    settings = _kafka(servers)
+    settings = kafka_settings(servers)
     counts = dict(_count(text) for text in partitions_of or [])
     plans = plan_topics(stage or discover_stages(), counts, partitions, Durability(replication, min_insync, fact_days))
     reports = create_topics(settings, plans, dry_run=dry_run)
@@ -78,7 +78,7 @@ def trim(
     from hagd.events.topics import ENTRY_STAGE  # noqa: PLC0415
     from hagd.pipeline.stages import discover_stages  # noqa: PLC0415
 
-    settings = _kafka(servers)
+    settings = kafka_settings(servers)
     found = trim_topics(settings, stage or [ENTRY_STAGE, *discover_stages()], dry_run=dry_run)
     if as_json:
         write_json("topics-trimmed", [it.__dict__ for it in found])
@@ -87,7 +87,7 @@ def trim(
     write_table(["topic", "partition", "would go" if dry_run else "gone", "first left"], rows)
 
 
-def _kafka(servers: str | None) -> "KafkaSettings":
+def kafka_settings(servers: str | None) -> "KafkaSettings":
     """Give the cluster that is named, or else the one that the services are set to."""
     from hagd.deployment.config import kafka_of  # noqa: PLC0415
     from hagd.deployment.sources import read_settings  # noqa: PLC0415

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from hagd.cli.admin import kafka_settings
 from hagd.cli.extraction import VERDICT_EXITS
 from hagd.cli.options import AddressOption, JsonFlag, QuietFlag, StoreOption, UseOption, with_settings
 from hagd.cli.output import EXIT_FAILED, EXIT_OK, say, write_json, write_table
@@ -232,11 +233,10 @@ def _client(address: str, kafka: str | None) -> "StageClient | KafkaClient":
 
         return StageClient(address)
     try:
-        from hagd.events.kafka.settings import KafkaSettings  # noqa: PLC0415
         from hagd.rpc.kafka_client import KafkaClient  # noqa: PLC0415
     except ImportError as error:
         raise UsageError(f"the client of Kafka cannot be loaded: {error}", "pip install 'hagd[kafka]'") from error
-    return KafkaClient(KafkaSettings.from_environment(kafka))
+    return KafkaClient(kafka_settings(kafka))
 
 
 def _exit_of(status: str | None, exits: Mapping[str, int]) -> int:

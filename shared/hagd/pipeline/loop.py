@@ -327,15 +327,16 @@ class StageLoop:
         self.runs.finish_stage(run_id, generation, index, state)
         if cached:
             self.on_progress(self.spec.id, 1.0, 1.0, "already computed")
-        last = index + 1 == len(envelope.plan)
-        # Who reads facts and not the store learns from the last one how the run ended.
-        verdict = {"verdict": self._verdict(manifest)} if last else {}
-        self._emit(fact_topic(self.spec.id), manifest, replace(envelope, data={**state.to_json(), **verdict}))
-        if not last:
+        data = state.to_json()
+        if index + 1 < len(envelope.plan):
+            self._emit(fact_topic(self.spec.id), manifest, replace(envelope, data=data))
             following = replace(envelope, stage_index=index + 1, inputs={**envelope.inputs, **manifest.outputs})
             self._emit(requested_topic(envelope.plan[index + 1].stage_id, envelope.lane), manifest, following)
         else:
-            self.runs.finish(run_id, generation, Outcome(verdict["verdict"], self.spec.id))
+            verdict = self._verdict(manifest)
+            # Who reads facts and not the store learns from the last one how the run ended.
+            self._emit(fact_topic(self.spec.id), manifest, replace(envelope, data={**data, "verdict": verdict}))
+            self.runs.finish(run_id, generation, Outcome(verdict, self.spec.id))
 
     def _emit(self, topic: str, manifest: Manifest, envelope: Envelope) -> None:
         identity = event_id(envelope.run_id, topic, manifest.task_key, envelope.generation)

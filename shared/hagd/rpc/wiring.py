@@ -15,6 +15,7 @@ from hagd.artifacts.leases import LeaseTable
 from hagd.artifacts.store import ArtifactStore
 from hagd.deployment.config import S3Place, ServiceConfig
 from hagd.deployment.opening import open_places
+from hagd.errors import UsageError
 from hagd.events.log import EventLog
 from hagd.execution.executor import Executor
 from hagd.execution.selection import open_executor

@@ -83,6 +83,10 @@ class ObservedStore:
         with self._call("delete"):
             self.inner.delete(key)
 
+    def folders(self, folder: str, after: str = "", limit: int | None = None) -> tuple[str, ...]:
+        with self._call("folders"):
+            return self.inner.folders(folder, after, limit)
+
     def list(self, prefix: str) -> list[str]:
         with self._call("list"):
             return self.inner.list(prefix)

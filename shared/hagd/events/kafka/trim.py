@@ -7,16 +7,18 @@ below the lowest offset that the group of a topic has committed; a topic without
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from kafka import KafkaAdminClient
-from kafka.admin import OffsetSpec
 from kafka.structs import TopicPartition
 
 from hagd.events.kafka.connection import connect
 from hagd.events.kafka.failures import translated
 from hagd.events.kafka.settings import KafkaSettings
 from hagd.events.topics import LANES, RETRY_TIERS, requested_topic, retry_topic
+
+_EARLIEST: Final = -2
+"""Asks for the first offset of a partition, in the protocol of Kafka."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def trim_topics(settings: KafkaSettings, stage_ids: Iterable[str], *, dry_run: b
             members = {topic: [topic], f"{topic}.retry": [retry_topic(topic, tier) for tier in RETRY_TIERS]}
             for group, worked_off in members.items():
                 wanted |= _committed(admin, f"{settings.group_prefix}{group}", {*worked_off} & there)
-        first = _offsets(admin, wanted, OffsetSpec.EARLIEST)
+        first = _first_offsets(admin, wanted)
         found = [
             Trimmed(place.topic, place.partition, offset, offset - first[place])
             for place, offset in sorted(wanted.items())
@@ -65,6 +67,6 @@ def _committed(admin: Any, group: str, topics: set[str]) -> dict[TopicPartition,
     return {place: it.offset for place, it in offsets.items() if place.topic in topics and it.offset >= 0}
 
 
-def _offsets(admin: Any, places: Iterable[TopicPartition], spec: OffsetSpec) -> dict[TopicPartition, int]:
-    asked = dict.fromkeys(places, spec)
+def _first_offsets(admin: Any, places: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    asked = dict.fromkeys(places, _EARLIEST)
     return {place: it.offset for place, it in admin.list_partition_offsets(asked).items()} if asked else {}
