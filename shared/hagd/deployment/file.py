@@ -30,5 +30,5 @@ def read_file(path: Path | None = None, environment: Mapping[str, str] | None = 
         raise InvalidInputError(f"{found} cannot be read: {error}", "correct it, or move it away") from error
     for name, table in tables.items():
         if not isinstance(table, dict):
-            raise InvalidInputError(f"{found}: {name!r} stands alone", f"write [{name}] and a line per option")
+            raise InvalidInputError(f"{found}: {name} is no table", f"write [{name}] and a line per option")
     return tables

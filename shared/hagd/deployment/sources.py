@@ -108,9 +108,7 @@ def read_settings(
 
 def _table(content: Mapping[str, Any], service: str | None) -> dict[str, Any]:
     """Give the settings of the file for a service, unknown ones refused, also where another service would read them."""
-    common: Any = content.get(TABLE, {})
-    if not isinstance(common, dict):
-        raise InvalidInputError(f"hagd.toml: {TABLE} is no table", f"write [{TABLE}]")
+    common: dict[str, Any] = content.get(TABLE, {})
     own = {name: common[name] for name in SERVICES if name in common}
     shared = {name: value for name, value in common.items() if name not in own}
     _refuse_unknown(shared, TABLE)
