@@ -9,6 +9,7 @@ from hagd.api.transcoder.v1 import transcoder_pb2_grpc
 from hagd.errors import HagdError
 from hagd.rpc.codec import run_to_proto
 from hagd.rpc.run_service import RunMethods, RunService
+from hagd.rpc.security.caller import caller
 from hagd.rpc.status import to_status
 
 Answers = asyncio.Queue[extraction_pb2.ExtractionUpdate | None]
@@ -57,7 +58,7 @@ class TranscoderServicer(RunMethods, transcoder_pb2_grpc.TranscoderServiceServic
 
     async def _follow(self, request: extraction_pb2.SubmitRequest, answers: Answers) -> None:
         try:
-            run = await self.service.submit(request)
+            run = await self.service.submit(request, caller().principal)
             await answers.put(extraction_pb2.ExtractionUpdate(request_id=request.request_id, run=run_to_proto(run)))
             if run.outcome is None:
                 ended = run_to_proto(await self.service.ended(run.run_id))

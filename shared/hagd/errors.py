@@ -17,6 +17,9 @@ HagdError
 │   ├── RunLockedError
 │   ├── RunConflictError       the same request id with another body
 │   └── QuotaExceededError     too many runs of one principal go on (transient)
+├── AccessError                who calls, and what he may do (exit 1)
+│   ├── UnauthenticatedError   no name that somebody vouches for
+│   └── PermissionDeniedError  a name, and not the right to do this
 ├── CancelledError             somebody asked to stop (exit 130)
 ├── WorkerDiedError            a worker process ended without an answer (transient)
 ├── UnservedVersionError       a newer release wrote this, which one that is to come will read (transient)
@@ -106,6 +109,18 @@ class RunConflictError(RunError):
 class QuotaExceededError(RunError):
     kind = "quota-exceeded"
     transient = True
+
+
+class AccessError(HagdError):
+    kind = "access"
+
+
+class UnauthenticatedError(AccessError):
+    kind = "unauthenticated"
+
+
+class PermissionDeniedError(AccessError):
+    kind = "permission-denied"
 
 
 class CancelledError(HagdError):

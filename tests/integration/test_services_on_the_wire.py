@@ -181,7 +181,7 @@ async def test_runs_come_in_pages(served: Served) -> None:
         stub: Any = transcoder_pb2_grpc.TranscoderServiceStub(channel)
         seen, token, pages = [], "", 0
         while pages == 0 or token:
-            page = await stub.List(run_pb2.ListRunsRequest(page_size=2, page_token=token))
+            page = await stub.List(run_pb2.ListRunsRequest(page_size=2, page_token=token), timeout=30)
             seen += [run.run_id for run in page.runs]
             token, pages = page.next_page_token, pages + 1
     assert pages == 3
@@ -193,12 +193,12 @@ async def test_the_methods_of_the_stage_answer_like_the_operations(served: Serve
     state = await ask(served, lambda client: client.submit(Request("x", "one", plan())))
     async with grpc.aio.insecure_channel(served.address) as channel:
         stub: Any = transcoder_pb2_grpc.TranscoderServiceStub(channel)
-        got = await stub.Get(run_pb2.GetRunRequest(run_id=state.run_id))
+        got = await stub.Get(run_pb2.GetRunRequest(run_id=state.run_id), timeout=30)
         assert run_from_proto(got) == state
         timeout = duration_pb2.Duration(nanos=100_000_000)
-        waited = await stub.Wait(run_pb2.WaitRunRequest(run_id=state.run_id, timeout=timeout))
+        waited = await stub.Wait(run_pb2.WaitRunRequest(run_id=state.run_id, timeout=timeout), timeout=60)
         assert waited.state == run_pb2.RUN_STATE_RUNNING
-        assert (await stub.Cancel(run_pb2.CancelRunRequest(run_id=state.run_id))).cancel_requested
+        assert (await stub.Cancel(run_pb2.CancelRunRequest(run_id=state.run_id), timeout=30)).cancel_requested
 
 
 async def test_the_standard_operations_interface_answers_for_the_same_runs(served: Served) -> None:
@@ -207,18 +207,18 @@ async def test_the_standard_operations_interface_answers_for_the_same_runs(serve
     async with grpc.aio.insecure_channel(served.address) as channel:
         stub: Any = operations_pb2_grpc.OperationsStub(channel)
         name = f"runs/{state.run_id}"
-        operation = await stub.GetOperation(operations_pb2.GetOperationRequest(name=name))
+        operation = await stub.GetOperation(operations_pb2.GetOperationRequest(name=name), timeout=30)
         assert operation.name == name
         timeout = duration_pb2.Duration(seconds=30)
-        ended = await stub.WaitOperation(operations_pb2.WaitOperationRequest(name=name, timeout=timeout))
+        ended = await stub.WaitOperation(operations_pb2.WaitOperationRequest(name=name, timeout=timeout), timeout=60)
         assert ended.done
         run = run_pb2.Run()
         assert ended.response.Unpack(run)
         assert run.state == run_pb2.RUN_STATE_NO_CLAIM
-        listed = await stub.ListOperations(operations_pb2.ListOperationsRequest(name="runs"))
+        listed = await stub.ListOperations(operations_pb2.ListOperationsRequest(name="runs"), timeout=30)
         assert [it.name for it in listed.operations] == [name]
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await stub.DeleteOperation(operations_pb2.DeleteOperationRequest(name=name))
+            await stub.DeleteOperation(operations_pb2.DeleteOperationRequest(name=name), timeout=30)
         assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 

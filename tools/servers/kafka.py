@@ -1,10 +1,14 @@
-"""A real Kafka of one node: broker and controller in one process, in KRaft mode, over a folder of its own."""
+"""A real Kafka of one node: broker and controller in one process, in KRaft mode, over a folder of its own.
+
+With `Guard` it listens with TLS, knows its users by SCRAM, and lets each do what an ACL says and nothing else.
+"""
 
 import base64
 import subprocess
 import uuid
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -12,26 +16,70 @@ from servers.places import KAFKA_JARS
 from servers.process import ServerProcess, free_ports
 
 _LOGGING: Final = Path(__file__).with_name("kafka-log4j2.properties")
+MECHANISM: Final = "SCRAM-SHA-512"
 _STARTED: Final = "Kafka Server started"
 # Small and quick to start; nothing that changes what a client sees.
 _JAVA: Final = ("java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{KAFKA_JARS}/*")
 
 
+@dataclass(frozen=True)
+class Guard:
+    """What a broker needs to tell its clients apart."""
+
+    chain: Path
+    """PEM: the private key of the broker, its certificate, that of the authority."""
+    authority: Path
+    """PEM: who signed it."""
+    users: Mapping[str, str] = field(repr=False)
+    """Passwords by name, made for one test: the formatting tool takes them as arguments alone."""
+    administrator: str = "admin"
+    """The one of `users` who may do everything."""
+    session_seconds: float = 0.0
+    """After this time a client must show its password again; never when 0."""
+
+    def settings(self, port: int) -> dict[str, str]:
+        """Give the broker settings beside the usual ones."""
+        login = "org.apache.kafka.common.security.scram.ScramLoginModule required"
+        own = f'username="{self.administrator}" password="{self.users[self.administrator]}"'
+        return {
+            "listeners": f"SASL_SSL://127.0.0.1:{port}",
+            "advertised.listeners": f"SASL_SSL://127.0.0.1:{port}",
+            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL",
+            "inter.broker.listener.name": "SASL_SSL",
+            "sasl.mechanism.inter.broker.protocol": MECHANISM,
+            "sasl.enabled.mechanisms": MECHANISM,
+            f"listener.name.sasl_ssl.{MECHANISM.lower()}.sasl.jaas.config": f"{login} {own};",
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": str(self.chain),
+            "ssl.truststore.type": "PEM",
+            "ssl.truststore.location": str(self.authority),
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            # The broker speaks with its own controller without a name.
+            "super.users": f"User:{self.administrator};User:ANONYMOUS",
+            "connections.max.reauth.ms": str(int(self.session_seconds * 1000)),
+        }
+
+
 class Kafka:
     """A broker on loopback that may be stopped, killed and started again over its data."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None, guard: Guard | None = None) -> None:
         """Prepare the folder; nothing runs yet.
 
         Args:
             folder: where data and log go; made when missing.
             settings: broker settings beside or in place of the usual ones.
+            guard: how clients are told apart; anybody may do anything when None.
         """
+        self._guard = guard
         broker, controller = free_ports(2)
         self.address = f"127.0.0.1:{broker}"
         self._properties = folder / "server.properties"
         folder.mkdir(parents=True, exist_ok=True)
-        values = {**_settings(folder, broker, controller), **(settings or {})}
+        guarded = guard.settings(broker) if guard else {}
+        if guard:
+            guarded["listeners"] += f",CONTROLLER://127.0.0.1:{controller}"
+        values = {**_settings(folder, broker, controller), **guarded, **(settings or {})}
         self._properties.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
         command = [*_JAVA, f"-Dlog4j2.configurationFile={_LOGGING}", "kafka.Kafka", str(self._properties)]
         self.process = ServerProcess("kafka", command, folder, {})
@@ -40,6 +88,8 @@ class Kafka:
         """Prepare the data folder, once before the first start."""
         identity = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         tool = ["kafka.tools.StorageTool", "format", "-t", identity, "-c", str(self._properties)]
+        for name, password in (self._guard.users if self._guard else {}).items():
+            tool += ["--add-scram", f"{MECHANISM}=[name={name},password={password}]"]
         subprocess.run([*_JAVA, *tool], check=True, capture_output=True)
 
     def start(self) -> None:
@@ -58,13 +108,15 @@ class Kafka:
 
 
 @contextmanager
-def running_kafka(folder: Path, settings: Mapping[str, str] | None = None) -> Generator[Kafka]:
+def running_kafka(
+    folder: Path, settings: Mapping[str, str] | None = None, guard: Guard | None = None
+) -> Generator[Kafka]:
     """Give a broker that ends with the context. Takes about five seconds.
 
     Raises:
         ServerDidNotStartError: it ended, or does not serve in time.
     """
-    kafka = Kafka(folder, settings)
+    kafka = Kafka(folder, settings, guard)
     kafka.format()
     try:
         kafka.start()

@@ -89,7 +89,8 @@ class S3Settings:
 class EnvironmentCredentials(Provider):
     """Keys from HAGD_S3_ACCESS_KEY and HAGD_S3_SECRET_KEY, or from the files that the same names with _FILE name.
 
-    Files are read again for every request, so that keys can be rotated under a running service.
+    Files are read again for every request, so that keys can be rotated under a running service. Both names then belong
+    into one folder that is exchanged as a whole, as Kubernetes does with its secrets.
     """
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
@@ -101,7 +102,14 @@ class EnvironmentCredentials(Provider):
         Raises:
             UnavailableError: there are none.
         """
-        return Credentials(self._read("HAGD_S3_ACCESS_KEY"), self._read("HAGD_S3_SECRET_KEY"))
+        pair = self._pair()
+        # The folder may be exchanged between the two reads.
+        while (again := self._pair()) != pair:
+            pair = again
+        return Credentials(*pair)
+
+    def _pair(self) -> tuple[str, str]:
+        return self._read("HAGD_S3_ACCESS_KEY"), self._read("HAGD_S3_SECRET_KEY")
 
     def _read(self, name: str) -> str:
         try:

@@ -1,21 +1,33 @@
-"""`hagd admin topics create|trim`: what an operator does once, before services start on a cluster, and regularly."""
+"""`hagd admin`: what an operator does once before services start on a cluster, and trims regularly.
 
-from typing import TYPE_CHECKING, Annotated, Any
+topics create|trim, acls create, policies
+"""
+
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from hagd.cli.clusters import kafka_settings
 from hagd.cli.options import JsonFlag
 from hagd.cli.output import EXIT_FAILED, say, write_json, write_table
+from hagd.cli.services import PLACES
 from hagd.errors import UsageError
 
 if TYPE_CHECKING:
-    from hagd.events.kafka.settings import KafkaSettings
+    pass
 
+STAGES: Final = tuple(stage for stages in PLACES.values() for stage in stages)
 app = typer.Typer(help="Prepare a cluster.", no_args_is_help=True)
 topics_app = typer.Typer(help="Topics on Kafka.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
-
-
+acls_app = typer.Typer(help="What each service may do on Kafka.", no_args_is_help=True)
+app.add_typer(acls_app, name="acls")
+PrincipalOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--principal", metavar="NAME=STAGE,...", help="A service and its stages; the four of hagd by default."
+    ),
+]
 ServersOption = Annotated[
     str | None, typer.Option(help="host:port of Kafka, several with commas; as for the services by default.")
 ]
@@ -87,12 +99,64 @@ def trim(
     write_table(["topic", "partition", "would go" if dry_run else "gone", "first left"], rows)
 
 
-def kafka_settings(servers: str | None) -> "KafkaSettings":
-    """Give the cluster that is named, or else the one that the services are set to."""
-    from hagd.deployment.config import kafka_of  # noqa: PLC0415
-    from hagd.deployment.sources import read_settings  # noqa: PLC0415
+@acls_app.callback()
+def acls() -> None:
+    """What each service may do on Kafka."""
 
-    return kafka_of(read_settings(flags={"kafka_servers": servers} if servers else {}).settings)
+
+@acls_app.command("create")
+def create_acls(
+    servers: ServersOption = None,
+    principal: PrincipalOption = None,
+    chain: Annotated[
+        list[str] | None,
+        typer.Option("--chain", metavar="STAGE,...", help="A plan that is to be possible; that of hagd by default."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be allowed, allow nothing.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Allow each service what its stages need. Exit code 1 when one may do more than that already."""
+    from hagd.events.kafka import acls as kafka_acls  # noqa: PLC0415
+
+    settings = kafka_settings(servers)
+    chains = [tuple(text.split(",")) for text in chain] if chain else [STAGES]
+    grants = kafka_acls.plan_grants(_principals(principal), chains, settings.group_prefix)
+    report = kafka_acls.create_acls(settings, grants, dry_run=dry_run)
+    rows = [{"action": it.action} | it.grant.__dict__ for it in report.grants]
+    if as_json:
+        write_json("acls", {"grants": rows, "beyond": report.beyond})
+    else:
+        write_table(["", "principal", "kind", "name", "operation"], [list(row.values()) for row in rows])
+    if report.beyond:
+        for line in report.beyond:
+            say(f"beyond what is needed: {line}")
+        say("hint: take those away with kafka-acls of Kafka")
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def policies(
+    bucket: Annotated[str, typer.Option(help="Bucket of the store.")],
+    prefix: Annotated[str, typer.Option(help="Folder in the bucket; the whole bucket by default.")] = "",
+    principal: PrincipalOption = None,
+) -> None:
+    """Print what each service may do in the S3 store, as JSON: {service: policy}."""
+    from hagd.artifacts.s3_policies import stage_policy  # noqa: PLC0415
+
+    found = {name: stage_policy(stages, bucket, prefix) for name, stages in _principals(principal).items()}
+    write_json("policies", found)
+
+
+def _principals(given: list[str] | None) -> dict[str, tuple[str, ...]]:
+    """Read `NAME=STAGE,...`; by default a principal for each service, of which the first also hands requests on."""
+    if not given:
+        found = {f"hagd-{service}": stages for service, stages in PLACES.items()}
+        return found | {"hagd-transcoder": ("extraction", *found["hagd-transcoder"])}
+    pairs = [text.partition("=") for text in given]
+    for name, _, stages in pairs:
+        if not name or not all(stages.split(",")):
+            raise UsageError(f"cannot read {name!r}", "write --principal hagd-traversal=traversal")
+    return {name: tuple(stages.split(",")) for name, _, stages in pairs}
 
 
 def _count(text: str) -> tuple[str, int]:

@@ -1,6 +1,7 @@
 """Options that several commands share, each written once.
 
-`with_settings` gives a command the options that say what to extract, and hands it a `Settings`.
+`with_settings` gives a command the options that say what to extract, and hands it a `Settings`; `with_security` gives
+it those that say how to reach a service, and hands it a `ClientSecurity`.
 """
 
 import functools
@@ -16,6 +17,7 @@ from hagd.pipeline.shared_store import STORE_VARIABLE
 
 if TYPE_CHECKING:
     from hagd.extraction.settings import Settings
+    from hagd.rpc.security.channel import ClientSecurity
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Answer as JSON on stdout.")]
 RunFolderArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The folder that --out named.")]
@@ -88,18 +90,47 @@ def _sizes(text: str | None) -> tuple[int, ...]:
         raise UsageError(f"cannot read the sizes {text!r}", "write them like 49,70,106") from error
 
 
+def read_security(
+    ca_file: Annotated[
+        Path | None, typer.Option(envvar="HAGD_CA_FILE", help="Who signs the certificate of the service, PEM.")
+    ] = None,
+    cert_file: Annotated[
+        Path | None, typer.Option(envvar="HAGD_CERT_FILE", help="Certificate to show to the service, PEM.")
+    ] = None,
+    key_file: Annotated[Path | None, typer.Option(envvar="HAGD_KEY_FILE", help="Its private key, PEM.")] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(envvar="HAGD_TOKEN_FILE", help="File with a token, read for every call.")
+    ] = None,
+) -> "ClientSecurity":
+    """Read the options into what a connection is opened with. Secrets stand in files, never in the options."""
+    from hagd.rpc.security.channel import ClientSecurity  # noqa: PLC0415
+
+    return ClientSecurity(ca_file, cert_file, key_file, token_file)
+
+
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Replace the parameter `settings` of a command by the options that make it up."""
-    shared = list(inspect.signature(read_settings).parameters.values())
-    own = [it for it in inspect.signature(command).parameters.values() if it.name != "settings"]
+    return _spread(command, "settings", read_settings)
+
+
+def with_security(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace the parameter `security` of a command by the options that make it up."""
+    return _spread(command, "security", read_security)
+
+
+def _spread(command: Callable[..., None], name: str, read: Callable[..., Any]) -> Callable[..., None]:
+    """Replace one parameter of a command by those of the function that makes it."""
+    shared = list(inspect.signature(read).parameters.values())
+    own = [it for it in inspect.signature(command).parameters.values() if it.name != name]
 
     @functools.wraps(command)
     def wrapper(**values: Any) -> None:
-        settings = read_settings(**{it.name: values.pop(it.name) for it in shared})
-        command(settings=settings, **values)
+        made = read(**{it.name: values.pop(it.name) for it in shared})
+        command(**{name: made}, **values)
 
     # What typer reads instead of the wrapper's own signature.
-    wrapper.__signature__ = inspect.Signature([it.replace(kind=it.KEYWORD_ONLY) for it in [*shared, *own]])  # type: ignore[attr-defined]
+    parameters = [it.replace(kind=it.KEYWORD_ONLY) for it in [*shared, *own]]
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {it.name: it.annotation for it in [*shared, *own]}
     del wrapper.__wrapped__
     return wrapper

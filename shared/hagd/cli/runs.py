@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from hagd.cli.options import JsonFlag, QuietFlag, RunFolderArgument, RunIdOption, ThreadsOption
+from hagd.cli.options import JsonFlag, QuietFlag, RunFolderArgument, RunIdOption, ThreadsOption, with_security
 from hagd.cli.output import say, write_fields, write_json, write_line, write_table
 from hagd.errors import RunError, UnknownNameError, UsageError
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hagd.extraction.opened import OpenRun
     from hagd.pipeline.stalled import StallCheck
     from hagd.pipeline.state import RunState
+    from hagd.rpc.security.channel import ClientSecurity
 
 app = typer.Typer(help="Look at runs and steer them.", no_args_is_help=True)
 RunArgument = Annotated[
@@ -54,7 +55,9 @@ def _going(state: "RunState") -> str:
 
 
 @app.command("list")
+@with_security
 def list_runs(
+    security: "ClientSecurity",
     folders: RootsArgument = None,
     address: AddressOption = None,
     stalled: Annotated[bool, typer.Option("--stalled", help="Only runs that nothing will take further.")] = False,
@@ -67,7 +70,7 @@ def list_runs(
     if stalled:
         found = [(str(root), state) for root in _roots(folders) for state in _stalled(root, minutes)]
     else:
-        found = _runs_at(address) if address else _runs_in(folders)
+        found = _runs_at(address, security) if address else _runs_in(folders)
     if as_json:
         write_json("runs", [{"folder": place} | run_to_json(state) for place, state in found])
         return
@@ -79,10 +82,10 @@ def list_runs(
     write_table(["folder", "run", "status", "stages"], rows)
 
 
-def _runs_at(address: str) -> "list[tuple[str, RunState]]":
+def _runs_at(address: str, security: "ClientSecurity") -> "list[tuple[str, RunState]]":
     from hagd.rpc.client import StageClient  # noqa: PLC0415
 
-    with StageClient(address) as client:
+    with StageClient(address, security=security) as client:
         return [(address, state) for state in client.list()]
 
 
@@ -135,19 +138,24 @@ def resubmit(run: RunFolderArgument, minutes: MinutesOption = QUIET_MINUTES, as_
 
 
 @app.command()
+@with_security
 def status(
-    run: RunArgument, run_id: RunIdOption = None, address: AddressOption = None, as_json: JsonFlag = False
+    security: "ClientSecurity",
+    run: RunArgument,
+    run_id: RunIdOption = None,
+    address: AddressOption = None,
+    as_json: JsonFlag = False,
 ) -> None:
     """Show how far a run is, stage by stage."""
     from hagd.extraction.opened import OpenRun  # noqa: PLC0415
 
-    state = _find_at(address, run) if address else OpenRun.open(Path(run), run_id).state
+    state = _find_at(address, run, security) if address else OpenRun.open(Path(run), run_id).state
     write_run(state, as_json=as_json)
 
 
-def _find_at(address: str, prefix: str) -> "RunState":
+def _find_at(address: str, prefix: str, security: "ClientSecurity") -> "RunState":
     """Give the one run of a service whose id starts with `prefix`."""
-    found = [state for _, state in _runs_at(address) if state.run_id.startswith(prefix)]
+    found = [state for _, state in _runs_at(address, security) if state.run_id.startswith(prefix)]
     if len(found) != 1:
         raise UnknownNameError(
             f"{len(found)} runs have an id that starts with {prefix!r}", "`hagd run list --address` shows the ids"
@@ -198,19 +206,24 @@ def resume(
 
 
 @app.command()
+@with_security
 def cancel(
-    run: RunArgument, run_id: RunIdOption = None, address: AddressOption = None, as_json: JsonFlag = False
+    security: "ClientSecurity",
+    run: RunArgument,
+    run_id: RunIdOption = None,
+    address: AddressOption = None,
+    as_json: JsonFlag = False,
 ) -> None:
     """Ask a run to stop, whichever process works on it. What is finished stays."""
     from hagd.extraction.opened import OpenRun  # noqa: PLC0415
 
-    state = _find_at(address, run) if address else OpenRun.open(Path(run), run_id).state
+    state = _find_at(address, run, security) if address else OpenRun.open(Path(run), run_id).state
     if state.outcome is not None:
         raise RunError(f"the run has ended: {state.outcome.status}", "there is nothing to cancel")
     if address:
         from hagd.rpc.client import StageClient  # noqa: PLC0415
 
-        with StageClient(address) as client:
+        with StageClient(address, security=security) as client:
             state = client.cancel(state.run_id)
     else:
         state = _cancel_here(OpenRun.open(Path(run), state.run_id))

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from hagd.cli.admin import kafka_settings
+from hagd.cli.clusters import kafka_settings
 from hagd.cli.extraction import VERDICT_EXITS
-from hagd.cli.options import AddressOption, JsonFlag, QuietFlag, StoreOption, UseOption, with_settings
+from hagd.cli.options import AddressOption, JsonFlag, QuietFlag, StoreOption, UseOption, with_security, with_settings
 from hagd.cli.output import EXIT_FAILED, EXIT_OK, say, write_json, write_table
 from hagd.errors import UnavailableError, UsageError
 
@@ -26,15 +26,16 @@ if TYPE_CHECKING:
     from hagd.extraction.settings import Settings
     from hagd.rpc.client import StageClient
     from hagd.rpc.kafka_client import KafkaClient
+    from hagd.rpc.security.channel import ClientSecurity
 
-_PLACES: Final = {
+PLACES: Final = {
     "transcoder": ("subject", "transcoder"),
     "coarsening": ("coarsening",),
     "traversal": ("traversal",),
     "verification": ("verification",),
 }
 """Service -> places of the plan whose stages it runs."""
-SERVICES: Final = tuple(_PLACES)
+SERVICES: Final = tuple(PLACES)
 FIRST_PORT: Final = 50051
 _STOP_SECONDS: Final = 25.0
 """Longer than a service takes to drain; what is left then is killed."""
@@ -122,8 +123,8 @@ def _children(
             arguments += ["--drain-seconds", "0"]
             arguments += ["--store", str(store)] if store else []
             arguments += ["--threads", str(threads)] if threads else []
-            if any(place in swapped for place in _PLACES[name]):
-                arguments += ["--stages", ",".join(swapped.get(place, place) for place in _PLACES[name])]
+            if any(place in swapped for place in PLACES[name]):
+                arguments += ["--stages", ",".join(swapped.get(place, place) for place in PLACES[name])]
             command = [sys.executable, "-m", f"hagd_{name}", *arguments]
             # Their own session: Ctrl-C reaches this process alone, which then stops them in order.
             process = subprocess.Popen(
@@ -186,8 +187,10 @@ def _stop(children: list[Child]) -> None:
 
 
 @with_settings
+@with_security
 def submit(
     settings: "Settings",
+    security: "ClientSecurity",
     address: AddressOption = f"127.0.0.1:{FIRST_PORT}",
     request_id: Annotated[
         str | None, typer.Option("--id", help="Name of the request; by default one that the settings give.")
@@ -211,7 +214,7 @@ def submit(
     plan = build_plan(settings, use=use_of(use))
     name = request_id or re.sub(r"[^a-z0-9_.-]+", "-", default_folder(settings, plan).name.lower()).strip("-.")
     request = Request(PRINCIPAL, name, plan)
-    with span("hagd submit"), _client(address, kafka) as client:
+    with span("hagd submit"), _client(address, kafka, security) as client:
         state = client.submit(request)
         if not quiet:
             say(f"run {state.run_id}")
@@ -226,12 +229,12 @@ def submit(
     raise typer.Exit(_exit_of(state.outcome.status if state.outcome else None, VERDICT_EXITS))
 
 
-def _client(address: str, kafka: str | None) -> "StageClient | KafkaClient":
+def _client(address: str, kafka: str | None, security: "ClientSecurity") -> "StageClient | KafkaClient":
     """Give who carries the request: a service, or Kafka alone."""
     if kafka is None:
         from hagd.rpc.client import StageClient  # noqa: PLC0415
 
-        return StageClient(address)
+        return StageClient(address, security=security)
     try:
         from hagd.rpc.kafka_client import KafkaClient  # noqa: PLC0415
     except ImportError as error:

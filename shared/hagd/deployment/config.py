@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from hagd.artifacts.leases import TIME_TO_LIVE_SECONDS
+from hagd.deployment.security import SecurityConfig, security_of
 from hagd.deployment.settings import ServiceSettings
 from hagd.errors import UsageError
 from hagd.events.kafka.settings import KafkaSettings
@@ -85,6 +86,8 @@ class ServiceConfig:
     """After this silence a task is taken over by another service."""
     metrics: str = ""
     """`host:port`, or a port of loopback, where Prometheus reads this process; port 0 takes a free one, "" none."""
+    security: SecurityConfig = field(default_factory=SecurityConfig)
+    """Whom the service lets in, and how much at once."""
 
 
 def config_of(settings: ServiceSettings) -> ServiceConfig:
@@ -107,6 +110,7 @@ def config_of(settings: ServiceSettings) -> ServiceConfig:
         timedelta(seconds=settings.wait_seconds),
         settings.lease_seconds,
         settings.metrics,
+        security_of(settings),
     )
 
 

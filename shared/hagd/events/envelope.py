@@ -106,13 +106,13 @@ class Envelope:
             InvalidInputError: it cannot be written, or not once more by its reader: RFC 8785 writes large floats as
                 whole numbers, of which it takes none beyond 2**53.
         """
-        read = Envelope.decode(self.encode())
-        read.encode()
-        return read
+        return Envelope.decode(self.encode())
 
     @staticmethod
     def decode(data: bytes) -> "Envelope":
         """Read what `encode` wrote; fields that a newer writer added are ignored.
+
+        What is read can be written again, so that whoever works it off meets no number or name that nobody expected.
 
         Raises:
             InvalidInputError: the bytes are no event.
@@ -138,6 +138,8 @@ class Envelope:
             raise _unreadable(value, f"{type(error).__name__}: {error}") from error
         if wrong := _wrong_fields(read):
             raise _unreadable(value, f"{', '.join(wrong)} cannot be so")
+        # NaN, integers that other readers would round, halves of surrogate pairs: no canonical JSON holds them.
+        read.encode()
         return read
 
 

@@ -24,12 +24,14 @@ from hagd.pipeline.request import Request
 from hagd.pipeline.state import RunState
 from hagd.rpc.codec import OPERATION_PREFIX, request_to_proto, run_from_proto
 from hagd.rpc.observing import TracingClientInterceptor
-from hagd.rpc.server import channel_options
+from hagd.rpc.security.channel import ClientSecurity
 from hagd.rpc.status import from_call
 
 T = TypeVar("T")
 ANSWER: Final = timedelta(seconds=30)
 """How long a call that only reads or writes state may take."""
+WATCH: Final = timedelta(hours=1)
+"""How long one call watches before the next one takes over, with a token that may be another by then."""
 _STUBS: Final[dict[str, Callable[[grpc.Channel], Any]]] = {
     "transcoder": transcoder_pb2_grpc.TranscoderServiceStub,
     "coarsening": coarsening_pb2_grpc.CoarseningServiceStub,
@@ -41,16 +43,18 @@ _STUBS: Final[dict[str, Callable[[grpc.Channel], Any]]] = {
 class StageClient:
     """A connection to one service; usable as a context manager."""
 
-    def __init__(self, address: str, service: str = "transcoder") -> None:
+    def __init__(self, address: str, service: str = "transcoder", security: ClientSecurity | None = None) -> None:
         """Name the service at `address`; connects at the first call.
 
         Raises:
             UnknownNameError: there is no such service.
+            InvalidInputError, UnavailableError: see `ClientSecurity.open`.
         """
         if service not in _STUBS:
             raise UnknownNameError(f"there is no service {service!r}", f"services: {', '.join(_STUBS)}")
         self.address = address
-        channel = grpc.insecure_channel(address, options=channel_options())
+        self._security = security or ClientSecurity()
+        channel = self._security.open(address)
         self._channel: grpc.Channel = grpc.intercept_channel(channel, TracingClientInterceptor())
         self._stub = _STUBS[service](self._channel)
         self._operations: Any = operations_pb2_grpc.OperationsStub(self._channel)
@@ -101,14 +105,24 @@ class StageClient:
 
     def watch(self, run_id: str, on_progress: Callable[[str, float, float, str], None]) -> RunState:
         """Follow a run to its end; `on_progress` gets (stage, done, total, message)."""
+        while True:
+            try:
+                return self._watched(run_id, on_progress)
+            except grpc.RpcError as error:
+                if not isinstance(error, grpc.Call) or error.code() != grpc.StatusCode.DEADLINE_EXCEEDED:
+                    raise from_call(error, self.address) from error
+
+    def _watched(self, run_id: str, on_progress: Callable[[str, float, float, str], None]) -> RunState:
+        """Follow a run for at most `WATCH`."""
         state: RunState | None = None
-        with self._errors():
-            for update in self._stub.Watch(run_pb2.WatchRunRequest(run_id=run_id)):
-                if update.HasField("run"):
-                    state = run_from_proto(update.run)
-                else:
-                    it = update.progress
-                    on_progress(it.stage_id, it.done, it.total, it.message)
+        request = run_pb2.WatchRunRequest(run_id=run_id)
+        metadata = self._security.metadata()
+        for update in self._stub.Watch(request, timeout=WATCH.total_seconds(), metadata=metadata):
+            if update.HasField("run"):
+                state = run_from_proto(update.run)
+            else:
+                it = update.progress
+                on_progress(it.stage_id, it.done, it.total, it.message)
         return state if state is not None else self.get(run_id)
 
     def close(self) -> None:
@@ -125,7 +139,7 @@ class StageClient:
 
     def _call(self, method: Any, message: Any, timeout: timedelta = ANSWER) -> Any:
         with self._errors():
-            return method(message, timeout=timeout.total_seconds())
+            return method(message, timeout=timeout.total_seconds(), metadata=self._security.metadata())
 
     @contextmanager
     def _errors(self) -> Generator[None]:

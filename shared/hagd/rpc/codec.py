@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+import rfc8785
 from google.longrunning import operations_pb2
 from google.protobuf.message import DecodeError
 
@@ -115,6 +116,11 @@ def _config_of(stage_id: str, text: str) -> dict[str, Any]:
         raise InvalidInputError(f"the config of stage {stage_id!r} is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise InvalidInputError(f"the config of stage {stage_id!r} is no JSON object", 'write it like {"seed": 0}')
+    try:
+        rfc8785.dumps(value)
+    except (rfc8785.CanonicalizationError, RecursionError) as error:
+        hint = "numbers are finite and whole ones below 2^53, text is Unicode"
+        raise InvalidInputError(f"the config of stage {stage_id!r} cannot be kept: {error}", hint) from error
     return value
 
 

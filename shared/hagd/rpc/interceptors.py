@@ -1,6 +1,10 @@
-"""Server interceptor: an error of the tree becomes a rich status; anything else is logged and stays inside."""
+"""Server interceptors: how one surrounds a method of any kind, and the one that tells callers of errors.
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+An error of the tree becomes a rich status; anything else is logged and stays inside.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final
 
 import grpc
@@ -11,6 +15,8 @@ from hagd.errors import HagdError
 from hagd.rpc.status import to_status
 
 _log: Any = structlog.get_logger("hagd.rpc")
+Surround = Callable[[Any], AbstractAsyncContextManager[None]]
+"""From the context of a call to what is entered before its method begins, and left after it has ended."""
 # By (request streams, response streams).
 _FACTORIES: Final[dict[tuple[bool, bool], Any]] = {
     (False, False): grpc.unary_unary_rpc_method_handler,
@@ -20,6 +26,38 @@ _FACTORIES: Final[dict[tuple[bool, bool], Any]] = {
 }
 
 
+def surrounded(handler: Any, surround: Surround) -> Any:
+    """Give a method handler whose calls take place inside `surround`."""
+    if handler.response_streaming:
+        wrapped = _stream(handler.stream_stream or handler.unary_stream, surround)
+    else:
+        wrapped = _call(handler.stream_unary or handler.unary_unary, surround)
+    factory = _FACTORIES[handler.request_streaming, handler.response_streaming]
+    return factory(wrapped, handler.request_deserializer, handler.response_serializer)
+
+
+def _call(inner: Any, surround: Surround) -> Any:
+    async def call(request: Any, context: Any) -> Any:
+        async with surround(context):
+            return await inner(request, context)
+
+    return call
+
+
+def _stream(inner: Any, surround: Surround) -> Any:
+    # Health streams through `context.write`, our own servicers by yielding; both forms come here.
+    async def call(request: Any, context: Any) -> AsyncIterator[Any]:
+        async with surround(context):
+            answer = inner(request, context)
+            if hasattr(answer, "__aiter__"):
+                async for message in answer:
+                    yield message
+            else:
+                await answer
+
+    return call
+
+
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every method of a server."""
 
@@ -27,45 +65,18 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any
     ) -> Any:
         handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
         method: str = handler_call_details.method
-        if handler.response_streaming:
-            wrapped = _guard_stream(handler.stream_stream or handler.unary_stream, method)
-        else:
-            wrapped = _guard_call(handler.stream_unary or handler.unary_unary, method)
-        factory = _FACTORIES[handler.request_streaming, handler.response_streaming]
-        return factory(wrapped, handler.request_deserializer, handler.response_serializer)
 
+        @asynccontextmanager
+        async def told(context: Any) -> AsyncGenerator[None]:
+            try:
+                yield
+            except grpc.aio.AbortError:
+                raise
+            except Exception as error:
+                await _abort(error, method, context)
 
-def _guard_call(inner: Any, method: str) -> Any:
-    async def call(request: Any, context: Any) -> Any:
-        try:
-            return await inner(request, context)
-        except grpc.aio.AbortError:
-            raise
-        except Exception as error:
-            await _abort(error, method, context)
-
-    return call
-
-
-def _guard_stream(inner: Any, method: str) -> Any:
-    # Health streams through `context.write`, our own servicers by yielding; both forms come here.
-    async def call(request: Any, context: Any) -> AsyncIterator[Any]:
-        try:
-            answer = inner(request, context)
-            if hasattr(answer, "__aiter__"):
-                async for message in answer:
-                    yield message
-            else:
-                await answer
-        except grpc.aio.AbortError:
-            raise
-        except Exception as error:
-            await _abort(error, method, context)
-
-    return call
+        return None if handler is None else surrounded(handler, told)
 
 
 async def _abort(error: Exception, method: str, context: Any) -> None:

@@ -10,6 +10,7 @@ from google.protobuf import empty_pb2
 from hagd.errors import UsageError
 from hagd.rpc.codec import operation_of, run_id_of_operation
 from hagd.rpc.run_service import RunService
+from hagd.rpc.security.caller import caller
 
 
 class OperationsServicer(operations_pb2_grpc.OperationsServicer):
@@ -32,7 +33,7 @@ class OperationsServicer(operations_pb2_grpc.OperationsServicer):
         )
 
     async def CancelOperation(self, request: operations_pb2.CancelOperationRequest, context: Any) -> empty_pb2.Empty:
-        await self._service.cancel(run_id_of_operation(request.name))
+        await self._service.cancel(run_id_of_operation(request.name), caller().principal)
         return empty_pb2.Empty()
 
     async def DeleteOperation(self, request: operations_pb2.DeleteOperationRequest, context: Any) -> empty_pb2.Empty:

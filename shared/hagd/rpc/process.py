@@ -46,7 +46,10 @@ def run_process(
         if asked.print_config:
             sys.stdout.write(_listing(asked.reading, as_json=asked.as_json))
             return 0
-        return asyncio.run(_serve(config_of(asked.reading.settings), bootstrap))
+        config = config_of(asked.reading.settings)
+        # Before anything is opened; the server itself would refuse it too.
+        config.security.check_address(config.listen)
+        return asyncio.run(_serve(config, bootstrap))
     except HagdError as error:
         structlog.get_logger("hagd").error(error.message, hint=error.hint, kind=error.kind)
         return error.exit_code

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 
+import structlog
 from google.longrunning import operations_pb2
 from google.protobuf import duration_pb2
 
@@ -25,7 +26,9 @@ from hagd.pipeline.request import Request
 from hagd.pipeline.runs import RunStore
 from hagd.pipeline.state import RunState
 from hagd.rpc.codec import operation_of, request_from_proto, run_to_proto
+from hagd.rpc.security.caller import caller
 
+_log: Any = structlog.get_logger("hagd.rpc")
 POLL: Final = timedelta(milliseconds=200)
 """How often the store is asked when a caller waits for a run."""
 SLOWEST_POLL: Final = timedelta(seconds=2)
@@ -66,8 +69,8 @@ class ProgressFeed:
                 self._latest[event.run_id] = latest
                 latest[stage] = run_pb2.Progress(
                     stage_id=stage,
-                    done=float(event.data.get("done", 0.0)),
-                    total=float(event.data.get("total", 0.0)),
+                    done=_number(event.data.get("done")),
+                    total=_number(event.data.get("total")),
                     message=str(event.data.get("message", "")),
                 )
             self._position = advance(self._position, records)
@@ -85,20 +88,19 @@ class RunService:
     """Writes the request and its event; the same request again gives the same run."""
     stages: Mapping[str, StageSpec]
     """The stages that this service runs: a plan that is sent here starts with one of them."""
-    principal: str = "local"
     feed: ProgressFeed = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "feed", ProgressFeed(self.log))
 
-    async def submit(self, message: extraction_pb2.SubmitRequest) -> RunState:
-        """Accept a request.
+    async def submit(self, message: extraction_pb2.SubmitRequest, principal: str) -> RunState:
+        """Accept a request of `principal`.
 
         Raises:
             UsageError: the plan or a config is refused, or starts with a stage of another service.
             RunConflictError: the request id names another request.
         """
-        request = request_from_proto(message, self.principal)
+        request = request_from_proto(message, principal)
         first = request.plan[0].stage_id
         if first not in self.stages:
             raise InvalidInputError(
@@ -119,9 +121,10 @@ class RunService:
         states = [await self.get(run_id) for run_id in shown]
         return states, shown[-1] if len(found) > size else ""
 
-    async def cancel(self, run_id: str) -> RunState:
-        """Ask a run to stop, and give its state."""
+    async def cancel(self, run_id: str, principal: str) -> RunState:
+        """Ask a run to stop, whosever it is, and give its state."""
         await asyncio.to_thread(self.runs.cancel, self._checked(run_id))
+        _log.info("cancel was asked for", run_id=run_id, principal=principal)
         return await self.get(run_id)
 
     async def wait(self, run_id: str, timeout: duration_pb2.Duration | None, context: Any) -> RunState:
@@ -173,9 +176,14 @@ def _longer(pause: float) -> float:
     return min(1.1 * pause, SLOWEST_POLL.total_seconds())
 
 
+def _number(value: object) -> float:
+    """Give a number of an event; 0 when it is none, because one that cannot be read would stand in everybody's way."""
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
 def _waiting_seconds(timeout: duration_pb2.Duration | None, context: Any) -> float:
     """Answer before the caller's deadline, so that it gets the state and not an error."""
-    asked = LONGEST_WAIT.total_seconds() if timeout is None else timeout.ToTimedelta().total_seconds()
+    asked = LONGEST_WAIT.total_seconds() if timeout is None else timeout.seconds + timeout.nanos / 1e9
     remaining: float | None = context.time_remaining()
     return asked if remaining is None else min(asked, max(0.0, 0.9 * remaining - 0.05))
 
@@ -187,7 +195,7 @@ class RunMethods:
         self.service = service
 
     async def Submit(self, request: extraction_pb2.SubmitRequest, context: Any) -> operations_pb2.Operation:
-        return operation_of(await self.service.submit(request))
+        return operation_of(await self.service.submit(request, caller().principal))
 
     async def Get(self, request: run_pb2.GetRunRequest, context: Any) -> run_pb2.Run:
         return run_to_proto(await self.service.get(request.run_id))
@@ -197,7 +205,7 @@ class RunMethods:
         return run_pb2.ListRunsResponse(runs=[run_to_proto(run) for run in runs], next_page_token=token)
 
     async def Cancel(self, request: run_pb2.CancelRunRequest, context: Any) -> run_pb2.Run:
-        return run_to_proto(await self.service.cancel(request.run_id))
+        return run_to_proto(await self.service.cancel(request.run_id, caller().principal))
 
     async def Wait(self, request: run_pb2.WaitRunRequest, context: Any) -> run_pb2.Run:
         timeout = request.timeout if request.HasField("timeout") else None

@@ -1,4 +1,4 @@
-"""The server every service runs: health, reflection, size limits, error details, and a drain before the end."""
+"""The server every service runs: health, reflection, limits, a gate, error details, and a drain before the end."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -9,13 +9,14 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from hagd.deployment.security import SecurityConfig
 from hagd.errors import UnavailableError
 from hagd.rpc.interceptors import ErrorInterceptor
 from hagd.rpc.observing import ObservingInterceptor
+from hagd.rpc.security.certificates import ServerCertificates
+from hagd.rpc.security.gate import Gate
 from hagd.telemetry.metrics import Meter, SilentMeter
 
-MESSAGE_LIMIT_BYTES = 4 * 2**20
-"""Tensors never travel in messages: a larger one is a mistake and is refused."""
 DRAIN = timedelta(seconds=10)
 """How long calls that have begun may go on after the service has said that it stops."""
 
@@ -31,19 +32,11 @@ class ServerAddress:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def channel_options() -> list[tuple[str, int]]:
-    """Give the limits that servers and clients share."""
-    return [
-        ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
-        ("grpc.max_send_message_length", MESSAGE_LIMIT_BYTES),
-    ]
-
-
 class StageServer:
     """One grpc.aio server with its health service.
 
     `register` adds the servicers; `services` are their full names, for health and reflection. `reflects` says whether
-    callers may ask for these names and their messages.
+    callers may ask for these names and their messages; `security` says whom to let in.
     """
 
     def __init__(
@@ -53,11 +46,13 @@ class StageServer:
         *,
         reflects: bool = True,
         meter: Meter | None = None,
+        security: SecurityConfig | None = None,
     ) -> None:
-        options = [*channel_options(), ("grpc.so_reuseport", 0)]  # a second process on a port fails instead of sharing
-        self._server = grpc.aio.server(
-            interceptors=[ObservingInterceptor(meter or SilentMeter()), ErrorInterceptor()], options=options
-        )
+        self._security = security or SecurityConfig()
+        # A second process on a port fails instead of sharing it.
+        options = [*self._security.limits.options(), ("grpc.so_reuseport", 0)]
+        interceptors = [ObservingInterceptor(meter or SilentMeter()), ErrorInterceptor(), Gate(self._security)]
+        self._server = grpc.aio.server(interceptors=interceptors, options=options)
         self._services = ("", *services)
         self._health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]  # missing in the stub
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -70,10 +65,18 @@ class StageServer:
         """Bind `host:port` (port 0 takes a free one) and serve.
 
         Raises:
-            UnavailableError: the address cannot be bound.
+            InvalidInputError: the address is open to strangers, see `SecurityConfig.check_address`, or the files of
+                TLS do not fit together.
+            UnavailableError: the address cannot be bound, or a file cannot be read.
         """
+        tls = self._security.tls
+        self._security.check_address(listen)
+        certificates = ServerCertificates(tls).credentials() if tls is not None else None
         try:
-            port = self._server.add_insecure_port(listen)
+            if certificates is None:
+                port = self._server.add_insecure_port(listen)
+            else:
+                port = self._server.add_secure_port(listen, certificates)
         except RuntimeError as error:
             message = f"cannot listen on {listen}"
             raise UnavailableError(message, "is another service running there? choose another --listen") from error

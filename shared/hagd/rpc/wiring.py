@@ -122,7 +122,11 @@ class Wiring:
             operations_pb2_grpc.add_OperationsServicer_to_server(operations, server)
 
         server = StageServer(
-            register_all, [servicer_name, OPERATIONS], reflects=self.config.reflection, meter=self.meter
+            register_all,
+            [servicer_name, OPERATIONS],
+            reflects=self.config.reflection,
+            meter=self.meter,
+            security=self.config.security,
         )
         router = RequestRouter(self.log, self.runs, InstalledStages(), self.meter, self._quota())
         loops = self._loops()

@@ -5,10 +5,11 @@ would leave one more.
 """
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
 
 from kafka import KafkaConsumer
+from kafka.errors import KafkaTimeoutError
 
 from hagd.errors import UnavailableError
 from hagd.events.kafka.settings import KafkaSettings
@@ -22,7 +23,7 @@ def connect(kind: Callable[..., T], settings: KafkaSettings, **options: Any) -> 
     """Make a consumer, a producer or an admin client, connected.
 
     Raises:
-        UnavailableError: no broker can be reached.
+        UnavailableError: no broker can be reached, or none lets us in.
         KafkaError: one can, and that is all.
     """
     _knock(settings)
@@ -34,10 +35,23 @@ def connect(kind: Callable[..., T], settings: KafkaSettings, **options: Any) -> 
 
     try:
         return kind(**settings.options(), kafka_client=start, **options)
+    except KafkaTimeoutError as error:
+        _close(started)
+        if settings.security == "PLAINTEXT":
+            raise
+        # The client tries again until its time is up and forgets why; that somebody is there, we know.
+        raise UnavailableError(
+            f"Kafka at {settings.servers} does not let us in",
+            "check the user, the password and the certificates; the log of the broker has the reason",
+        ) from error
     except BaseException:
-        for client in started:
-            client.close()
+        _close(started)
         raise
+
+
+def _close(clients: Iterable[Any]) -> None:
+    for client in clients:
+        client.close()
 
 
 def _knock(settings: KafkaSettings) -> None:

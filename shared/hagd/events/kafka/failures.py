@@ -11,6 +11,7 @@ from kafka.errors import (
     MessageSizeTooLargeError,
     RecordListTooLargeError,
     SaslAuthenticationFailedError,
+    SecurityDisabledError,
     UnknownTopicOrPartitionError,
 )
 
@@ -40,6 +41,10 @@ def translate(error: Exception, servers: str) -> HagdError:
             return InvalidInputError(f"Kafka at {servers} cannot be used so: {told}", "correct the settings")
         case UnknownTopicOrPartitionError():
             return UnavailableError(f"a topic is missing on Kafka at {servers}: {told}", MAKE_TOPICS)
+        case SecurityDisabledError():
+            return InvalidInputError(
+                f"Kafka at {servers} keeps no ACLs: {told}", "set authorizer.class.name in the settings of its brokers"
+            )
         case AuthorizationError() | SaslAuthenticationFailedError():
             return UnavailableError(f"Kafka at {servers} refuses: {told}", "check the credentials and what they may do")
         case _:
@@ -50,4 +55,5 @@ def translate(error: Exception, servers: str) -> HagdError:
 
 def no_topic(topic: str, servers: str) -> UnavailableError:
     """Give the error for a topic that is missing."""
-    return UnavailableError(f"there is no topic {topic} on Kafka at {servers}", MAKE_TOPICS)
+    hint = f"{MAKE_TOPICS}; a principal sees only topics that it may use, see `hagd admin acls create`"
+    return UnavailableError(f"there is no topic {topic} on Kafka at {servers}", hint)

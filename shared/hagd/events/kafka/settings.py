@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -40,9 +40,15 @@ class KafkaSettings:
     """How long a claim waits for an event."""
     commit_seconds: float = 0.1
     """How often acknowledgements are told to the brokers."""
+    secrets: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False, compare=False)
+    """Where HAGD_KAFKA_USERNAME and _PASSWORD are looked up, or with _FILE the files that hold them."""
 
     def options(self) -> dict[str, Any]:
-        """Give what every client is made with. Passwords come from the environment, or from a file that it names."""
+        """Give what every client is made with.
+
+        Raises:
+            UnavailableError: the name or the password is missing.
+        """
         options: dict[str, Any] = {
             "bootstrap_servers": [server for server in self.servers.split(",") if server],
             "client_id": self.client_id,
@@ -56,13 +62,47 @@ class KafkaSettings:
         if self.security.startswith("SASL"):
             options |= {
                 "sasl_mechanism": self.mechanism,
-                "sasl_plain_username": _secret(os.environ, "HAGD_KAFKA_USERNAME"),
-                "sasl_plain_password": _secret(os.environ, "HAGD_KAFKA_PASSWORD"),
+                "sasl_plain_username": secret(self.secrets, "HAGD_KAFKA_USERNAME"),
+                "sasl_plain_password": _password(self.secrets, self.mechanism),
             }
         return options
 
 
-def _secret(environment: Mapping[str, str], name: str) -> str:
+class Password:
+    """Stands where the client expects a password, and looks it up whenever the client shows who it is.
+
+    SCRAM asks for nothing but its bytes. So a connection that is made or renewed uses the password that its file holds
+    then, and nothing that prints the settings of a client prints it.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        """Look it up once, so that one that is missing is told at once.
+
+        Raises:
+            UnavailableError: it is missing.
+        """
+        self._environment = environment
+        self.encode()
+
+    def encode(self, encoding: str = "utf-8") -> bytes:
+        """Give the password as it is now."""
+        return secret(self._environment, "HAGD_KAFKA_PASSWORD").encode(encoding)
+
+    def __repr__(self) -> str:
+        return "Password(...)"
+
+
+def _password(environment: Mapping[str, str], mechanism: str) -> "Password | str":
+    # PLAIN puts it together with other text, so it stays what it was when the client was made.
+    return secret(environment, "HAGD_KAFKA_PASSWORD") if mechanism == "PLAIN" else Password(environment)
+
+
+def secret(environment: Mapping[str, str], name: str) -> str:
+    """Give what a variable holds, or the file that the same name with _FILE names.
+
+    Raises:
+        UnavailableError: neither is there.
+    """
     path = environment.get(f"{name}_FILE")
     try:
         value = Path(path).read_text(encoding="utf-8").strip() if path else environment.get(name, "")

@@ -25,8 +25,11 @@ def test_passwords_come_from_a_file_or_the_environment_and_are_never_kept(
         settings.options()
     (tmp_path / "password").write_text("hidden\n")
     monkeypatch.setenv("HAGD_KAFKA_PASSWORD_FILE", str(tmp_path / "password"))
-    assert settings.options()["sasl_plain_password"] == "hidden"
-    assert "hidden" not in repr(settings)
+    password = settings.options()["sasl_plain_password"]
+    assert password.encode() == b"hidden"
+    assert "hidden" not in f"{settings!r} {settings.options()!r} {password}"
+    (tmp_path / "password").write_text("replaced\n")
+    assert password.encode() == b"replaced"
     monkeypatch.setenv("HAGD_KAFKA_PASSWORD_FILE", str(tmp_path / "none"))
     with pytest.raises(UnavailableError, match="cannot be read"):
         settings.options()

@@ -1,0 +1,1 @@
+"""Who may call a service and how much: TLS, tokens, scopes and limits. Knows nothing of runs."""
