@@ -39,7 +39,7 @@ from hagd.pipeline.control import StageControl
 from hagd.pipeline.dead_letters import bury
 from hagd.pipeline.leasekeeper import LeaseKeeper
 from hagd.pipeline.runs import RunStore
-from hagd.pipeline.state import Outcome, OutcomeStatus, StageState
+from hagd.pipeline.state import Outcome, OutcomeStatus, StageState, Standing
 from hagd.pipeline.submission import CLAIM_SECONDS, announce, end_run
 from hagd.pipeline.watch import StageWatch
 from hagd.pipeline.work import JOIN, WHOLE, Work, are_there, request_for, shard_keys, work_of
@@ -138,11 +138,12 @@ class StageLoop:
             self.watch.settled("unserved")
             self.log.release(delivery, RETRY_SECONDS[0])
             return
-        if not self.runs.exists(envelope.run_id):
+        standing = self.runs.standing(envelope.run_id)
+        if not standing.exists:
             text = f"there is no run {envelope.run_id!r}"
             self._fail(delivery, Failure("unknown-name", text, "it was never submitted, or its store was lost"))
             return
-        if self._is_over(envelope):
+        if self._is_over(envelope, standing):
             self.watch.settled("over")
             self.log.ack(delivery)
             return
@@ -172,12 +173,15 @@ class StageLoop:
         newer = envelope.schema_version > SCHEMA_VERSION
         return not newer and entry.semantics_version == self.spec.semantics_version
 
-    def _is_over(self, envelope: Envelope) -> bool:
-        """Say whether nobody waits for the request any more; ends the run when it was cancelled."""
-        run_id, generation = envelope.run_id, envelope.generation
-        if self.runs.generation(run_id) != generation or self.runs.outcome(run_id, generation) is not None:
+    def _is_over(self, envelope: Envelope, standing: Standing | None = None) -> bool:
+        """Say whether nobody waits for the request any more; ends the run when it was cancelled.
+
+        `standing` is what was learned of the run a moment ago; it is looked up when None.
+        """
+        standing = standing or self.runs.standing(envelope.run_id)
+        if standing.generation != envelope.generation or standing.ended:
             return True
-        if self.runs.is_cancelled(run_id, generation):
+        if standing.cancel_requested:
             end_run(envelope, Outcome("cancelled", self.spec.id), self.runs, self.log, RUN_CANCELLED)
             return True
         return False
@@ -304,7 +308,8 @@ class StageLoop:
     def _publish(self, delivery: Delivery, manifest: Manifest, shards: Sequence[str], *, cached: bool) -> None:
         """Announce a result and ask for what follows from it, or end the run."""
         envelope = delivery.envelope
-        if self._is_over(envelope):
+        # A result that was there already took no time in which somebody could have lost interest.
+        if not cached and self._is_over(envelope):
             self.watch.settled("over")
             self.log.ack(delivery)
             return

@@ -23,7 +23,7 @@ from hagd.artifacts.store import ArtifactStore
 from hagd.errors import CorruptArtifactError, RunConflictError, UnknownNameError
 from hagd.pipeline.quotas import ActiveRuns
 from hagd.pipeline.request import Request, run_id_of
-from hagd.pipeline.state import Outcome, RunState, StageState
+from hagd.pipeline.state import Outcome, RunState, StageState, Standing
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,17 @@ class RunStore:
 
     def generation(self, run_id: str) -> int:
         """Give how often the run was opened again; 0 for a run that was opened once."""
-        opened = [key for key in self.store.list(f"runs/{run_id}/g") if key.endswith("/opened")]
-        return max((int(key.split("/")[2][1:]) for key in opened), default=0)
+        return self.standing(run_id).generation
+
+    def standing(self, run_id: str) -> Standing:
+        """Say where a run stands, by one listing: a loop asks this of every request, often over a network."""
+        keys = set(self.store.list(f"runs/{run_id}/"))
+        opened = [int(key.split("/")[2][1:]) for key in keys if key.endswith("/opened")]
+        generation = max(opened, default=0)
+        folder = f"runs/{run_id}/g{generation:04d}"
+        return Standing(
+            f"runs/{run_id}/request" in keys, generation, f"{folder}/outcome" in keys, f"{folder}/cancel" in keys
+        )
 
     def reopen(self, run_id: str, after: int) -> int:
         """Open generation `after` + 1, or join whoever opened it first; give its number."""
@@ -169,9 +178,9 @@ class RunStore:
             UnknownNameError: there is no such run.
         """
         principal = self.request(run_id).principal
-        self._write(run_id, generation, "outcome", outcome.to_json())
+        is_first = self._write(run_id, generation, "outcome", outcome.to_json())
         self.active.clear(principal, run_id)
-        return self.outcome(run_id, generation) or outcome
+        return outcome if is_first else self.outcome(run_id, generation) or outcome
 
     def outcome(self, run_id: str, generation: int | None = None) -> Outcome | None:
         """Give how the run ended, or None."""
@@ -201,8 +210,10 @@ class RunStore:
         for key in self.store.list(f"runs/{run_id}/"):
             self.store.delete(key)
 
-    def _write(self, run_id: str, generation: int, name: str, value: Mapping[str, Any]) -> None:
-        self.store.put_if_absent(f"runs/{run_id}/g{generation:04d}/{name}", rfc8785.dumps(dict(value)))
+    def _write(self, run_id: str, generation: int, name: str, value: Mapping[str, Any]) -> bool:
+        """Write an object unless one is there; say whether it was written."""
+        key = f"runs/{run_id}/g{generation:04d}/{name}"
+        return self.store.put_if_absent(key, rfc8785.dumps(dict(value))) is not None
 
     def _read(self, run_id: str, generation: int, name: str) -> dict[str, Any] | None:
         key = f"runs/{run_id}/g{generation:04d}/{name}"

@@ -68,6 +68,18 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """Whether anybody waits for a run, as the names of its objects tell."""
+
+    exists: bool
+    generation: int
+    ended: bool
+    """The latest generation has an outcome."""
+    cancel_requested: bool
+    """For the latest generation."""
+
+
+@dataclass(frozen=True)
 class RunState:
     """A run as of now."""
 
