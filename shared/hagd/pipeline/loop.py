@@ -55,6 +55,7 @@ BATCH_TURN: Final = 4
 """Every so many claims the batch lane goes first, so that it never stands still."""
 _PROGRESS_EVENT_SECONDS: Final = 2.0
 _CONTROL_SECONDS: Final = 1.0
+_PLACE_SECONDS: Final = 1.0
 _VERDICTS: Final[dict[Any, OutcomeStatus]] = {"verified": "verified", "refuted": "refuted"}
 _LOG: Final = logging.getLogger(__name__)
 
@@ -81,6 +82,11 @@ class StageLoop:
     """Set from outside to claim nothing more; the task at hand goes on."""
     watch: StageWatch = field(default_factory=StageWatch)
     """Told what happens here, for whoever observes the process."""
+    places: threading.Semaphore | None = None
+    """The tasks of the stage that may be at work at once, shared by its loops; one for each loop when None."""
+    spare: bool = False
+    """Whether this loop is one more than there are places: it passes on results that are there while all are taken.
+    It leaves the batch lane alone, lest it should hold one of its requests in front of a person's."""
     _reported_at: float = field(default=-math.inf, init=False)
     _paused: bool = field(default=False, init=False)
     _looked_at: float = field(default=-math.inf, init=False)
@@ -129,6 +135,8 @@ class StageLoop:
         return self._paused
 
     def _topics(self) -> list[str]:
+        if self.spare:
+            return [requested_topic(self.spec.id, "interactive")]
         lanes = LANES if (self._turn + 1) % BATCH_TURN else LANES[::-1]
         return [requested_topic(self.spec.id, lane) for lane in lanes]
 
@@ -161,7 +169,42 @@ class StageLoop:
             self._publish(delivery, manifest, shards, cached=True)
         elif shards and envelope.part == WHOLE:
             self._divide(delivery, work.key, shards)
-        elif (lease := self.leases.acquire(work.key)) is not None:
+        else:
+            self._in_turn(delivery, work, shards)
+
+    def _in_turn(self, delivery: Delivery, work: Work, shards: Sequence[str]) -> None:
+        """Compute once there is a place; until then the request is held here, and its lease is not."""
+        if self.places is None:
+            self._lease(delivery, work, shards)
+            return
+        waited = not self.places.acquire(blocking=False)
+        if waited and not self._await_place(self.places, delivery):
+            return
+        try:
+            # That may have taken hours.
+            if waited and self._is_over(delivery.envelope):
+                self.watch.settled("over")
+                self.log.ack(delivery)
+            else:
+                self._lease(delivery, work, shards)
+        finally:
+            self.places.release()
+
+    def _await_place(self, places: threading.Semaphore, delivery: Delivery) -> bool:
+        """Wait for a place and hold the request; False when the loop is to stop, or has lost the request."""
+        while not places.acquire(timeout=_PLACE_SECONDS):
+            if self.stop.is_set() or self.draining.is_set():
+                self.watch.settled("interrupted")
+                self.log.release(delivery)
+                return False
+            if not self.log.extend(delivery, CLAIM_SECONDS):
+                self.watch.settled("interrupted")
+                return False
+        return True
+
+    def _lease(self, delivery: Delivery, work: Work, shards: Sequence[str]) -> None:
+        lease = self.leases.acquire(work.key)
+        if lease is not None:
             self._work(delivery, work, shards, lease)
         else:
             self.watch.settled("waiting")

@@ -146,7 +146,9 @@ class StageWatch:
         )
 
 
-def declare_stage(stage_id: str, watches: "list[StageWatch]", log: EventLog, meter: Meter, clock: Clock) -> None:
+def declare_stage(
+    stage_id: str, watches: "list[StageWatch]", capacity: int, log: EventLog, meter: Meter, clock: Clock
+) -> None:
     """Let a meter answer for the loops of one stage in this process, from the start and while nothing happens."""
 
     def oldest() -> float:
@@ -156,6 +158,6 @@ def declare_stage(stage_id: str, watches: "list[StageWatch]", log: EventLog, met
     ages: Callable[[], float] = lambda: max(watch.lease_age for watch in watches)  # noqa: E731
     meter.ask(metrics.OLDEST_UNACKNOWLEDGED, oldest, stage=stage_id)
     meter.ask(metrics.LEASE_AGE, ages, stage=stage_id)
-    meter.set(metrics.TASK_CAPACITY, len(watches), stage=stage_id)
+    meter.set(metrics.TASK_CAPACITY, capacity, stage=stage_id)
     meter.set(metrics.TASKS_IN_FLIGHT, 0.0, stage=stage_id)
     meter.set(metrics.STAGE_PAUSED, 0.0, stage=stage_id)

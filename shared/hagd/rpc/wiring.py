@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from hagd.telemetry.prometheus import MetricsServer
 
 OPERATIONS: Final = "google.longrunning.Operations"
+_SPARE_LOOPS: Final = 3
+"""By stage: so many requests beyond the workers are looked at, whose results may be there already."""
 
 
 @dataclass(frozen=True)
@@ -142,13 +144,14 @@ class Wiring:
         )
 
     def _loops(self) -> list[StageLoop]:
-        """Give a loop for every stage and every task that may run at a time."""
+        """Give a loop for every stage and every task that may run at a time, and a few beside."""
         stop, draining, clock = threading.Event(), threading.Event(), SystemClock()
-        loops: list[StageLoop] = []
+        workers, loops = self.config.executor.workers, list[StageLoop]()
         for spec in self.stages.values():
-            watches = [StageWatch(self.meter, clock) for _ in range(self.config.executor.workers)]
-            declare_stage(spec.id, watches, self.log, self.meter, clock)
-            for watch in watches:
+            places = threading.Semaphore(workers)
+            watches = [StageWatch(self.meter, clock) for _ in range(workers + _SPARE_LOOPS)]
+            declare_stage(spec.id, watches, workers, self.log, self.meter, clock)
+            for number, watch in enumerate(watches):
                 leases = LeaseTable(
                     self.store,
                     clock,
@@ -156,7 +159,8 @@ class Wiring:
                     on_takeover=partial(watch.took_over, spec.id),
                 )
                 parts = (spec, self.log, self.store, self.runs, self.executor, leases, clock)
-                loops.append(StageLoop(*parts, stop=stop, draining=draining, watch=watch))
+                ends = {"stop": stop, "draining": draining}
+                loops.append(StageLoop(*parts, **ends, watch=watch, places=places, spare=number >= workers))
         return loops
 
 
