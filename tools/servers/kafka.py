@@ -86,7 +86,9 @@ class Kafka:
 
     def format(self) -> None:
         """Prepare the data folder, once before the first start."""
-        identity = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # Without its first bit, because one in 64 would begin with a hyphen, which the tool takes for an option.
+        first, *others = uuid.uuid4().bytes
+        identity = base64.urlsafe_b64encode(bytes([first & 0x7F, *others])).decode().rstrip("=")
         tool = ["kafka.tools.StorageTool", "format", "-t", identity, "-c", str(self._properties)]
         for name, password in (self._guard.users if self._guard else {}).items():
             tool += ["--add-scram", f"{MECHANISM}=[name={name},password={password}]"]
