@@ -45,6 +45,11 @@ class Service:
         """Say whether the driver has a file of that name in its memory."""
         return library in Path(f"/proc/{self.pid}/maps").read_text()
 
+    def queued_seconds(self) -> float:
+        """Give how long its threads that live were ready to run and had no processor, because others had them."""
+        tasks = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
+        return max((int(task.read_text().split()[1]) for task in tasks), default=0) / 1e9
+
     def workers(self) -> frozenset[int]:
         """Give the ids of its worker processes."""
         return frozenset(child.pid for child in psutil.Process(self.pid).children(recursive=True))
@@ -87,7 +92,7 @@ def start_service(name: str, folder: Path, environment: Mapping[str, str], *argu
         RuntimeError: it ended before; the message holds the end of its log.
     """
     log_path = folder / f"{name}-{len(list(folder.glob(f'{name}-*.log')))}.log"
-    usual = ["--listen", "127.0.0.1:0", "--threads", "1", "--until-eof", "true"]
+    usual = ["--listen", "127.0.0.1:0", "--threads", "1", "--until-eof"]
     started_at = time.monotonic()
     with log_path.open("wb") as log:
         process = subprocess.Popen(

@@ -7,7 +7,7 @@ Two service processes, as they are deployed: the first takes requests in and wor
 import os
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, Final
@@ -125,12 +125,15 @@ def _steady(place: Place, store: ArtifactStore, seconds: int) -> list[float]:
     requests = [_request("steady", number) for number in range(RATE * seconds)]
     run_ids = create_all(requests, store)
     due: dict[str, float] = {}
+    sent: list[Future[None]] = []
     with Facts(place.kafka, fact_topic(JUDGE.id)) as facts, ThreadPoolExecutor(2 * _WORKERS) as pool:
         began = time.monotonic() + 0.5
         for number, (run_id, request) in enumerate(zip(run_ids, requests, strict=True)):
             due[run_id] = began + number / RATE
             time.sleep(max(0.0, due[run_id] - time.monotonic()))
-            pool.submit(announce, run_id, 0, request, log)
+            sent.append(pool.submit(announce, run_id, 0, request, log))
+        for future in sent:
+            future.result()
         facts.await_all(run_ids, _PATIENCE_SECONDS)
         latencies = [facts.heard[run_id] - due[run_id] for run_id in run_ids]
     log.close()

@@ -13,16 +13,19 @@ def measure(place: Place) -> list[Row]:
     environment = place.environment(place.bucket())
     seconds: dict[str, float] = {}
     sizes: dict[str, float] = {}
+    queued: dict[str, float] = {}
     torches = 0
     for name in ("verification", *SERVICES):
         with running_service(name, place.folder, environment) as service:
             seconds[name] = service.serving_seconds
+            queued[name] = service.queued_seconds()
             sizes[name] = service.rss_bytes() / _MIB
             torches += service.has_loaded("libtorch")
     return [
         Row("driver: services that load torch", torches, 0, at_most=True),
         Row("driver: RSS (MiB)", max(sizes.values()), 150, at_most=True, note=_each(sizes, ".0f")),
         Row("driver: SERVING after (s)", max(seconds.values()), 5, at_most=True, note=_each(seconds, ".2f")),
+        Row("driver: of which it waited for a processor (s)", max(queued.values())),
     ]
 
 
