@@ -11,7 +11,7 @@ PYTEST_FLAGS ?=
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup demo demo-llm servers test test-servers check gen docs format constraints bench-circuits train-membership browser clean
+.PHONY: help setup demo demo-llm servers test test-servers check gen docs format constraints bench-circuits bench-runtime train-membership browser clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -91,6 +91,12 @@ constraints: $(READY)  ## re-resolve the pinned versions
 
 bench-circuits: $(MODEL)  ## the table of circuit sizes and controls, five seeds
 	$(BIN)/python -m benchmarks.circuits
+
+# The clients' own threads and the workers share the processors, so one thread each.
+bench-runtime: export OMP_NUM_THREADS := 1
+bench-runtime: export MKL_NUM_THREADS := 1
+bench-runtime: servers  ## what the runtime costs over real Kafka and MinIO; at most 20 minutes
+	PYTHONPATH=tools $(BIN)/python -m benchmarks.runtime
 
 train-membership: $(READY)  ## retrain the graph network that ships with the package
 	$(BIN)/python -m hagd_traversal.membership.training

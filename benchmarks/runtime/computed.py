@@ -40,20 +40,23 @@ SATURATED: Final = 1200
 _WORKERS: Final = 4
 _PATIENCE_SECONDS: Final = 120.0
 _NOTED: Final = 3
+_WARM: Final = 60
 
 
 def measure(place: Place, seconds: int = SECONDS, saturated: int = SATURATED) -> list[Row]:
     """Compute all results beforehand, then ask for them."""
     bucket = place.bucket()
     store = place.open_store(bucket)
-    keys = max(RATE * seconds, saturated)
+    keys = max(RATE * seconds, saturated, _WARM)
     with ThreadPoolExecutor(_WORKERS) as pool:
         list(pool.map(partial(_compute, store), range(keys)))
     hops = _note_calls(place, bucket)
     with ExitStack() as running:
         services = _start(place, bucket, running)
+        # A service serves before it has its share of the topics.
+        _saturate(place, store, "warm", _WARM)
         latencies = _steady(place, store, seconds)
-        ours = _saturate(place, store, saturated)
+        ours = _saturate(place, store, "saturated", saturated)
         computed = sum(len(service.workers()) for service in services)
     if computed:
         raise RuntimeError("something was computed that should have been there")
@@ -144,9 +147,9 @@ def _steady(place: Place, store: ArtifactStore, seconds: int) -> list[float]:
     return latencies
 
 
-def _saturate(place: Place, store: ArtifactStore, count: int) -> float:
+def _saturate(place: Place, store: ArtifactStore, name: str, count: int) -> float:
     """Ask for everything at once; give requests per second."""
-    requests = [_request("saturated", number) for number in range(count)]
+    requests = [_request(name, number) for number in range(count)]
     run_ids = create_all(requests, store)
     log = place.open_log()
     with Facts(place.kafka, fact_topic(JUDGE.id)) as facts:
