@@ -46,6 +46,29 @@ _SPARE_LOOPS: Final = 3
 """By stage: so many requests beyond the workers are looked at, whose results may be there already."""
 
 
+class InstalledStages(Mapping[str, StageSpec]):
+    """The installed stages, each loaded when it is asked for: one that is broken harms only those who ask for it.
+
+    What was loaded is remembered, because looking for entry points reads a file of every installed distribution.
+    """
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, StageSpec] = {}
+
+    def __getitem__(self, stage_id: str) -> StageSpec:
+        if stage_id not in self._loaded:
+            if stage_id not in set(self):
+                raise KeyError(stage_id)
+            self._loaded[stage_id] = find_stage(stage_id)
+        return self._loaded[stage_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted({point.name for point in entry_points(group=GROUP)}))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
 @dataclass(frozen=True)
 class Wiring:
     """The adapters of one service process, and the stages that it works off."""
@@ -62,6 +85,8 @@ class Wiring:
     """Keeps what is counted here."""
     metrics: "MetricsServer | None" = None
     """Where Prometheus reads it; None when it was not asked for."""
+    installed: InstalledStages = field(default_factory=InstalledStages)
+    """Against which the plans of requests are checked."""
 
     @staticmethod
     def open(
@@ -97,7 +122,7 @@ class Wiring:
     def submit(self, request: Request) -> RunState:
         """Write a request and its event; a run that failed or was cancelled is opened again."""
         known = self.runs.exists(run_id_of(request.principal, request.request_id))
-        run_id = submit(request, self.runs.store, self.log, quota=self._quota())
+        run_id = submit(request, self.runs.store, self.log, self.installed, self._quota())
         state = self.runs.get(run_id)
         if known and state.outcome is not None and state.outcome.status in ("failed", "cancelled"):
             generation = self.runs.reopen(run_id, after=state.generation)
@@ -130,7 +155,7 @@ class Wiring:
             meter=self.meter,
             security=self.config.security,
         )
-        router = RequestRouter(self.log, self.runs, InstalledStages(), self.meter, self._quota())
+        router = RequestRouter(self.log, self.runs, self.installed, self.meter, self._quota())
         loops = self._loops()
         return StageHost(
             name,
@@ -180,18 +205,3 @@ def open_meter(listen: str) -> "tuple[Meter, MetricsServer | None]":
         raise UsageError(f"metrics cannot be served: {error}", "pip install 'hagd[telemetry]'") from error
     meter = PrometheusMeter()
     return meter, meter.serve(listen)
-
-
-class InstalledStages(Mapping[str, StageSpec]):
-    """The installed stages, each loaded when it is asked for: one that is broken harms only those who ask for it."""
-
-    def __getitem__(self, stage_id: str) -> StageSpec:
-        if stage_id not in set(self):
-            raise KeyError(stage_id)
-        return find_stage(stage_id)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(sorted({point.name for point in entry_points(group=GROUP)}))
-
-    def __len__(self) -> int:
-        return len(list(iter(self)))

@@ -80,7 +80,7 @@ def test_a_computed_and_a_found_result_are_told_apart(world: World) -> None:
 
 
 def test_while_a_task_is_computed_it_is_in_flight_and_its_lease_ages(world: World) -> None:
-    declare_stage("numbers", [world.watch], world.log, world.meter, world.clock)
+    declare_stage("numbers", [world.watch], 1, world.log, world.meter, world.clock)
     seen: list[float] = []
     age = world.meter.questions["hagd_lease_age_seconds", "numbers"]
     oldest = world.meter.questions["hagd_oldest_unacknowledged_seconds", "numbers"]
