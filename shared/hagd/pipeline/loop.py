@@ -38,6 +38,7 @@ from hagd.pipeline.contract import StageSpec
 from hagd.pipeline.control import StageControl
 from hagd.pipeline.dead_letters import bury
 from hagd.pipeline.leasekeeper import LeaseKeeper
+from hagd.pipeline.places import Places
 from hagd.pipeline.runs import RunStore
 from hagd.pipeline.state import Outcome, OutcomeStatus, StageState, Standing
 from hagd.pipeline.submission import CLAIM_SECONDS, announce, end_run
@@ -55,7 +56,6 @@ BATCH_TURN: Final = 4
 """Every so many claims the batch lane goes first, so that it never stands still."""
 _PROGRESS_EVENT_SECONDS: Final = 2.0
 _CONTROL_SECONDS: Final = 1.0
-_PLACE_SECONDS: Final = 1.0
 _VERDICTS: Final[dict[Any, OutcomeStatus]] = {"verified": "verified", "refuted": "refuted"}
 _LOG: Final = logging.getLogger(__name__)
 
@@ -82,8 +82,8 @@ class StageLoop:
     """Set from outside to claim nothing more; the task at hand goes on."""
     watch: StageWatch = field(default_factory=StageWatch)
     """Told what happens here, for whoever observes the process."""
-    places: threading.Semaphore | None = None
-    """The tasks of the stage that may be at work at once, shared by its loops; one for each loop when None."""
+    places: Places = field(default_factory=Places)
+    """Which tasks of the stage may be at work at once, shared by its loops."""
     spare: bool = False
     """Whether this loop is one more than there are places: it passes on results that are there while all are taken.
     It leaves the batch lane alone, lest it should hold one of its requests in front of a person's."""
@@ -170,37 +170,22 @@ class StageLoop:
         elif shards and envelope.part == WHOLE:
             self._divide(delivery, work.key, shards)
         else:
-            self._in_turn(delivery, work, shards)
+            # A task that waits for its place has no lease: a crash of this process is not held against it.
+            with self.places.taken(lambda: self._hold(delivery)) as when:
+                if when == "late" and self._is_over(envelope):
+                    self.watch.settled("over")
+                    self.log.ack(delivery)
+                elif when != "never":
+                    self._lease(delivery, work, shards)
 
-    def _in_turn(self, delivery: Delivery, work: Work, shards: Sequence[str]) -> None:
-        """Compute once there is a place; until then the request is held here, and its lease is not."""
-        if self.places is None:
-            self._lease(delivery, work, shards)
-            return
-        waited = not self.places.acquire(blocking=False)
-        if waited and not self._await_place(self.places, delivery):
-            return
-        try:
-            # That may have taken hours.
-            if waited and self._is_over(delivery.envelope):
-                self.watch.settled("over")
-                self.log.ack(delivery)
-            else:
-                self._lease(delivery, work, shards)
-        finally:
-            self.places.release()
-
-    def _await_place(self, places: threading.Semaphore, delivery: Delivery) -> bool:
-        """Wait for a place and hold the request; False when the loop is to stop, or has lost the request."""
-        while not places.acquire(timeout=_PLACE_SECONDS):
-            if self.stop.is_set() or self.draining.is_set():
-                self.watch.settled("interrupted")
-                self.log.release(delivery)
-                return False
-            if not self.log.extend(delivery, CLAIM_SECONDS):
-                self.watch.settled("interrupted")
-                return False
-        return True
+    def _hold(self, delivery: Delivery) -> bool:
+        """Keep a request that waits; False when the loop is to end, or the request is not ours any more."""
+        if self.stop.is_set() or self.draining.is_set():
+            self.log.release(delivery)
+        elif self.log.extend(delivery, CLAIM_SECONDS):
+            return True
+        self.watch.settled("interrupted")
+        return False
 
     def _lease(self, delivery: Delivery, work: Work, shards: Sequence[str]) -> None:
         lease = self.leases.acquire(work.key)

@@ -22,6 +22,7 @@ from hagd.execution.selection import open_executor
 from hagd.pipeline.contract import StageSpec
 from hagd.pipeline.intake import PlanSettings
 from hagd.pipeline.loop import StageLoop
+from hagd.pipeline.places import Places
 from hagd.pipeline.quotas import Quota
 from hagd.pipeline.request import Request, run_id_of
 from hagd.pipeline.router import RequestRouter
@@ -173,7 +174,7 @@ class Wiring:
         stop, draining, clock = threading.Event(), threading.Event(), SystemClock()
         workers, loops = self.config.executor.workers, list[StageLoop]()
         for spec in self.stages.values():
-            places = threading.Semaphore(workers)
+            places = Places(threading.Semaphore(workers))
             watches = [StageWatch(self.meter, clock) for _ in range(workers + _SPARE_LOOPS)]
             declare_stage(spec.id, watches, workers, self.log, self.meter, clock)
             for number, watch in enumerate(watches):

@@ -7,10 +7,11 @@ import pytest
 
 from hagd.events.topics import requested_topic
 from hagd.pipeline.loop import StageLoop
+from hagd.pipeline.places import Places
 from unit.pipeline.test_loop import World
 
 
-class Places(threading.Semaphore):
+class Taken(threading.Semaphore):
     """No place is free; whoever waits for one gets it after `meanwhile`, which may say no."""
 
     def __init__(self, meanwhile: Callable[[], bool] = lambda: True) -> None:
@@ -29,9 +30,9 @@ def world() -> World:
     return World()
 
 
-def first_loop(world: World, places: Places) -> StageLoop:
+def first_loop(world: World, places: Taken) -> StageLoop:
     loop = world.loops[0]
-    loop.places = places
+    loop.places = Places(places)
     return loop
 
 
@@ -50,7 +51,7 @@ def test_a_result_that_is_there_needs_no_place(world: World) -> None:
         raise AssertionError("waited for a place")
 
     run_id = asked(world, "again", steps=7)
-    assert first_loop(world, Places(never)).step()
+    assert first_loop(world, Taken(never)).step()
     assert world.statuses(run_id)[0] == "cached"
 
 
@@ -65,7 +66,7 @@ def test_what_waits_for_a_place_is_held_without_a_lease_and_then_computed(world:
         seen.append((world.store.list("leases/"), world.log.claim([topic], 1.0) is not None))
         return len(seen) == 3
 
-    places = Places(meanwhile)
+    places = Taken(meanwhile)
     assert first_loop(world, places).step()
     assert seen == [([], False)] * 3
     assert world.statuses(run_id)[0] == "done"
@@ -79,7 +80,7 @@ def test_a_run_that_is_cancelled_while_it_waits_for_a_place_is_never_begun(world
         world.runs.cancel(run_id)
         return True
 
-    places = Places(meanwhile)
+    places = Taken(meanwhile)
     assert first_loop(world, places).step()
     outcome = world.runs.outcome(run_id)
     assert (outcome and outcome.status, world.executor.tasks, places.given_back) == ("cancelled", [], 1)
@@ -87,7 +88,7 @@ def test_a_run_that_is_cancelled_while_it_waits_for_a_place_is_never_begun(world
 
 def test_who_is_told_to_stop_while_waiting_gives_the_request_back(world: World) -> None:
     run_id = asked(world, "first", steps=7)
-    places = Places()
+    places = Taken()
     loop = first_loop(world, places)
 
     def meanwhile() -> bool:
