@@ -29,6 +29,8 @@ from hagd.telemetry.traceparent import HEADER, checked
 ATTEMPTS_HEADER: Final = "hagd-attempts"
 NOT_BEFORE_HEADER: Final = "hagd-not-before"
 _POLL_MS: Final = 100
+_FETCH_MS: Final = 500
+"""How long the broker keeps a fetch that finds nothing; what comes meanwhile is answered at once."""
 _BATCH: Final = 64
 _COMMIT_MS: Final = 5_000
 _PASSING_SECONDS: Final = 2.0
@@ -124,7 +126,7 @@ class GroupMember:
             partition_assignment_strategy=[CooperativeStickyAssignor],
             session_timeout_ms=int(self._settings.session_timeout_seconds * 1000),
             heartbeat_interval_ms=int(self._settings.session_timeout_seconds * 1000 / 6),
-            fetch_max_wait_ms=_POLL_MS,
+            fetch_max_wait_ms=_FETCH_MS,
             max_partition_fetch_bytes=2 * MAX_RECORD_BYTES,
             fetch_max_bytes=4 * MAX_RECORD_BYTES,
         )
