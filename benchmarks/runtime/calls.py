@@ -129,5 +129,8 @@ class _NotingLog:
     def read(self, topic: str, position: Position = START, limit: int = 1000) -> list[Record]:
         return self._inner.read(topic, position, limit)
 
+    def waiting(self, topics: Sequence[str], limit: int = 1000) -> list[Record]:
+        return self._inner.waiting(topics, limit)
+
     def close(self) -> None:
         self._inner.close()

@@ -185,8 +185,9 @@ class Wiring:
                     on_takeover=partial(watch.took_over, spec.id),
                 )
                 parts = (spec, self.log, self.store, self.runs, self.executor, leases, clock)
-                ends = {"stop": stop, "draining": draining}
-                loops.append(StageLoop(*parts, **ends, watch=watch, places=places, spare=number >= workers))
+                loop = StageLoop(*parts, stop=stop, draining=draining, watch=watch, places=places)
+                loop.spare = number >= workers
+                loops.append(loop)
         return loops
 
 
