@@ -30,7 +30,7 @@ from hagd.errors import (
 )
 from hagd.events.envelope import SCHEMA_VERSION, Envelope, event_id
 from hagd.events.log import Delivery, EventLog
-from hagd.events.topics import LANES, PROGRESSED, RUN_CANCELLED, fact_topic, requested_topic
+from hagd.events.topics import LANES, PROGRESSED, fact_topic, requested_topic
 from hagd.execution.checkpoints import clear_checkpoints
 from hagd.execution.executor import Executor, Task
 from hagd.execution.wire import Failure, failure_of
@@ -41,7 +41,7 @@ from hagd.pipeline.leasekeeper import LeaseKeeper
 from hagd.pipeline.places import Places
 from hagd.pipeline.runs import RunStore
 from hagd.pipeline.state import Outcome, OutcomeStatus, StageState, Standing
-from hagd.pipeline.submission import CLAIM_SECONDS, announce, end_run
+from hagd.pipeline.submission import CLAIM_SECONDS, announce, announce_end, end_run
 from hagd.pipeline.watch import StageWatch
 from hagd.pipeline.work import JOIN, WHOLE, Work, are_there, request_for, shard_keys, work_of
 from hagd.telemetry.tracing import current_traceparent
@@ -207,10 +207,15 @@ class StageLoop:
         `standing` is what was learned of the run a moment ago; it is looked up when None.
         """
         standing = standing or self.runs.standing(envelope.run_id)
-        if standing.generation != envelope.generation or standing.ended:
+        if standing.generation != envelope.generation:
+            return True
+        if standing.ended:
+            # Whoever wrote the outcome may have died before it was told.
+            if (outcome := self.runs.outcome(envelope.run_id, envelope.generation)) is not None:
+                announce_end(envelope, outcome, self.log)
             return True
         if standing.cancel_requested:
-            end_run(envelope, Outcome("cancelled", self.spec.id), self.runs, self.log, RUN_CANCELLED)
+            end_run(envelope, Outcome("cancelled", self.spec.id), self.runs, self.log)
             return True
         return False
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final
 
 from hagd.artifacts.store import ArtifactStore
 from hagd.errors import InvalidInputError
 from hagd.events.envelope import MAX_REQUEST_BYTES, Envelope, event_id
 from hagd.events.log import EventLog
-from hagd.events.topics import ENTRY_STAGE, RUN_FAILED, requested_topic
+from hagd.events.topics import ENTRY_STAGE, RUN_CANCELLED, RUN_FAILED, requested_topic
 from hagd.pipeline.contract import StageSpec
 from hagd.pipeline.quotas import Quota
 from hagd.pipeline.request import Request, run_id_of
@@ -17,6 +18,7 @@ from hagd.pipeline.state import Outcome
 from hagd.telemetry.tracing import current_traceparent, span
 
 CLAIM_SECONDS = 60.0
+_ENDS: Final[Mapping[str, str]] = {"failed": RUN_FAILED, "cancelled": RUN_CANCELLED}
 
 
 def submit(
@@ -70,11 +72,19 @@ def opening_event(run_id: str, generation: int, request: Request, healings: int 
     return Envelope(identity, run_id, generation, 0, request.plan, request.inputs, data, lane=lane, traceparent=trace)
 
 
-def end_run(envelope: Envelope, outcome: Outcome, runs: RunStore, log: EventLog, topic: str = RUN_FAILED) -> None:
+def end_run(envelope: Envelope, outcome: Outcome, runs: RunStore, log: EventLog) -> None:
     """Write the outcome of a run, unless it has one, then announce it; of a run that nobody asked for there is none."""
     if not runs.exists(envelope.run_id):
         return
-    stands = runs.finish(envelope.run_id, envelope.generation, outcome)
-    if stands == outcome:
-        announcement = event_id(envelope.run_id, topic, "", envelope.generation)
-        log.append(topic, replace(envelope, id=announcement, data=outcome.to_json(), part=""))
+    announce_end(envelope, runs.finish(envelope.run_id, envelope.generation, outcome), log)
+
+
+def announce_end(envelope: Envelope, outcome: Outcome, log: EventLog) -> None:
+    """Append the event that tells of a failure or a cancel; once per generation, however often it is called.
+
+    Any other outcome is told by the fact of its last stage, which is appended before the outcome is written.
+    """
+    topic = _ENDS.get(outcome.status)
+    if topic is not None:
+        identity = event_id(envelope.run_id, topic, "", envelope.generation)
+        log.append(topic, replace(envelope, id=identity, data=outcome.to_json(), part=""))

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -239,6 +239,18 @@ def test_a_run_cancelled_before_a_stage_never_starts_it(world: World) -> None:
     assert world.executor.tasks == []
     assert world.runs.outcome(run_id) == Outcome("cancelled", "numbers")
     assert len(world.log.read(RUN_CANCELLED)) == 1
+
+
+@pytest.mark.parametrize(("status", "topic"), [("cancelled", RUN_CANCELLED), ("failed", RUN_FAILED)])
+def test_an_end_whose_writer_died_before_it_was_told_is_told_by_whoever_comes_next(
+    world: World, status: Literal["cancelled", "failed"], topic: str
+) -> None:
+    run_id = world.submit()
+    world.router.step()
+    world.runs.finish(run_id, 0, Outcome(status, "numbers"))
+    world.drive()
+    assert world.executor.tasks == []
+    assert [event.envelope.data["status"] for event in world.log.read(topic)] == [status]
 
 
 def test_a_run_cancelled_during_a_stage_publishes_nothing_but_keeps_the_result(world: World) -> None:
