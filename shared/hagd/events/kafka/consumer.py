@@ -68,9 +68,13 @@ class GroupMember:
         self._thread = threading.Thread(target=self._work, name=f"kafka-{group}", daemon=True)
         self._thread.start()
 
+    def stop(self) -> None:
+        """Begin to end, so that several members need not wait for each other."""
+        self._closing.set()
+
     def close(self) -> None:
         """Commit what is done, leave the group, end the thread."""
-        self._closing.set()
+        self.stop()
         self._thread.join()
 
     def gain(self, places: Iterable[tuple[str, int]]) -> None:

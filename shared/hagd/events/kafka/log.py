@@ -164,6 +164,8 @@ class KafkaEventLog:
             self._closed = True
             members = [*self._members.values(), *self._retrying.values()]
         for member in members:
+            member.stop()
+        for member in members:
             member.close()
         self._writer.close()
         self._reader.close()
