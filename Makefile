@@ -11,7 +11,7 @@ PYTEST_FLAGS ?=
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup demo demo-llm servers test test-servers check gen docs format constraints bench-circuits bench-runtime train-membership browser clean
+.PHONY: help setup demo demo-llm servers test test-servers soak check gen docs format constraints bench-circuits bench-runtime train-membership browser clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -66,6 +66,13 @@ test-servers: export HAGD_REQUIRE_SERVERS := 1
 test-servers: export OMP_NUM_THREADS := 1
 test-servers: servers  ## the tests against real servers; a skip is a failure
 	$(BIN)/pytest -m 'servers or ray' $(PYTEST_FLAGS)
+
+# Half an hour on two cores; the seed chooses requests, their times and the faults.
+SOAK_SEED ?= 0
+soak: export OMP_NUM_THREADS := 1
+soak: export MKL_NUM_THREADS := 1
+soak: servers  ## real services on real servers, while everything is killed: nothing may be lost (SOAK_SEED=n)
+	PYTHONPATH=tools $(BIN)/python -m benchmarks.soak --seed $(SOAK_SEED)
 
 check: $(READY)  ## lint, types, import contracts, generated files
 	$(BIN)/ruff check
