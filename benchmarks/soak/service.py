@@ -12,6 +12,7 @@ from benchmarks.soak.faults import FOLDER_VARIABLE, Faults
 from benchmarks.soak.stages import PROTOCOL
 from hagd.deployment.config import ServiceConfig
 from hagd.errors import UsageError
+from hagd.pipeline.intake import PlanSettings
 from hagd.rpc.process import run_process
 from hagd.rpc.wiring import Wiring
 
@@ -24,8 +25,14 @@ def main(arguments: list[str]) -> int:
     name, *flags = arguments
     opened = Wiring.open
 
-    def open_watched(config: ServiceConfig, stages: tuple[str, ...], *, routes: bool = False) -> Wiring:
-        return watched(opened(config, stages, routes=routes), faults, PROTOCOL)
+    def open_watched(
+        config: ServiceConfig,
+        stages: tuple[str, ...],
+        *,
+        routes: bool = False,
+        plan_settings: PlanSettings | None = None,
+    ) -> Wiring:
+        return watched(opened(config, stages, routes=routes, plan_settings=plan_settings), faults, PROTOCOL)
 
     # The bootstraps know no other way in, and need none but for this.
     Wiring.open = open_watched

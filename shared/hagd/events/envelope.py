@@ -93,7 +93,7 @@ class Envelope:
             content[trace_context.HEADER] = self.traceparent
         try:
             data = rfc8785.dumps(content)
-        except rfc8785.CanonicalizationError as error:
+        except (rfc8785.CanonicalizationError, UnicodeError) as error:
             raise InvalidInputError(f"the event cannot be written as JSON: {error}") from error
         if len(data) > MAX_EVENT_BYTES:
             raise InvalidInputError(f"the event has {len(data)} bytes, at most {MAX_EVENT_BYTES} are carried")

@@ -110,6 +110,6 @@ def plan_to_json(plan: tuple[PlanEntry, ...]) -> list[dict[str, Any]]:
     entries = [entry.to_json() for entry in plan]
     try:
         rfc8785.dumps(entries)
-    except rfc8785.CanonicalizationError as error:
+    except (rfc8785.CanonicalizationError, UnicodeError) as error:
         raise InvalidInputError(f"the plan cannot be written as JSON: {error}") from error
     return entries

@@ -26,7 +26,7 @@ def read_fields(stage_id: str, model: type[M], config: Config) -> M:
         name = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             known = ", ".join(model.model_fields)
-            raise InvalidInputError(f"{stage_id} has no field {name!r}", f"its fields: {known}") from error
+            raise InvalidInputError(f"{stage_id}.{name} is no field of its config", f"fields: {known}") from error
         raise InvalidInputError(
             f"{stage_id}.{name}: {first['msg']} (got {first['input']!r})", f"see `hagd stages {stage_id}`"
         ) from error

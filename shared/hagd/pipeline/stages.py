@@ -61,7 +61,7 @@ def plan_entry(stage_id: str, config: Config, stages: Mapping[str, StageSpec] | 
     spec.resolve(config)
     try:
         rfc8785.dumps(dict(config))
-    except rfc8785.CanonicalizationError as error:
+    except (rfc8785.CanonicalizationError, UnicodeError) as error:
         raise InvalidInputError(
             f"the config of stage {spec.id!r} cannot be written as JSON: {error}", "whole numbers end at 2^53 - 1"
         ) from error

@@ -118,7 +118,7 @@ def _config_of(stage_id: str, text: str) -> dict[str, Any]:
         raise InvalidInputError(f"the config of stage {stage_id!r} is no JSON object", 'write it like {"seed": 0}')
     try:
         rfc8785.dumps(value)
-    except (rfc8785.CanonicalizationError, RecursionError) as error:
+    except (rfc8785.CanonicalizationError, UnicodeError, RecursionError) as error:
         hint = "numbers are finite and whole ones below 2^53, text is Unicode"
         raise InvalidInputError(f"the config of stage {stage_id!r} cannot be kept: {error}", hint) from error
     return value

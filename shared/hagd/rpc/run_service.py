@@ -6,13 +6,13 @@ A call reads the store, or writes a request and its event. It never starts work:
 # ruff: noqa: ARG002  # gRPC hands a context to every method
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 
-import structlog
 from google.longrunning import operations_pb2
 from google.protobuf import duration_pb2
 
@@ -28,7 +28,7 @@ from hagd.pipeline.state import RunState
 from hagd.rpc.codec import operation_of, request_from_proto, run_to_proto
 from hagd.rpc.security.caller import caller
 
-_log: Any = structlog.get_logger("hagd.rpc")
+_LOG: Final = logging.getLogger(__name__)
 POLL: Final = timedelta(milliseconds=200)
 """How often the store is asked when a caller waits for a run."""
 SLOWEST_POLL: Final = timedelta(seconds=2)
@@ -124,7 +124,7 @@ class RunService:
     async def cancel(self, run_id: str, principal: str) -> RunState:
         """Ask a run to stop, whosever it is, and give its state."""
         await asyncio.to_thread(self.runs.cancel, self._checked(run_id))
-        _log.info("cancel was asked for", run_id=run_id, principal=principal)
+        _LOG.info("cancel of run %s was asked for by %s", run_id, principal)
         return await self.get(run_id)
 
     async def wait(self, run_id: str, timeout: duration_pb2.Duration | None, context: Any) -> RunState:

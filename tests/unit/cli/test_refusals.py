@@ -15,7 +15,12 @@ LONG = "x" * 300
     [
         (["extract", "--task", "parity", "--seed", str(2**53)], 2, "invalid-input", "2^53 - 1"),
         (["extract", "--task", "parity", "--set", f"traversal.seed={10**23}"], 2, "invalid-input", "JSON"),
-        (["extract", "--task", "parity", "--set", "traversal.budgt=5"], 2, "invalid-input", "no field 'budgt'"),
+        (
+            ["extract", "--task", "parity", "--set", "traversal.budgt=5"],
+            2,
+            "invalid-input",
+            "traversal.budgt is no field",
+        ),
         (["extract", "--task", "parity", "--set", "traversal.budget=0"], 2, "invalid-input", "traversal.budget"),
         (["extract", "--task", "parity", "--out", LONG], 2, "invalid-input", "cannot be a path"),
         (["extract", "--task", "ioi", "--model", ""], 2, "usage", "no name"),

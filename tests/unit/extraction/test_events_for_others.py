@@ -98,7 +98,7 @@ def test_the_schema_of_requests_and_their_reader_agree(data: dict[str, Any], tak
 def test_every_fact_fits_the_schema(tmp_path: Path) -> None:
     world = World()
     sent(world, request("good"))
-    sent(world, request("bad", trouble=trouble(tmp_path, "gate", "gate")))
+    sent(world, request("bad", steps=5, trouble=trouble(tmp_path, "gate", "gate")))
     world.drive()
     sent(world, request("good", threshold=3.0))
     world.drive()

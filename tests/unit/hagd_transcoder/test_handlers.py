@@ -37,7 +37,7 @@ def test_the_stage_names_what_it_reads_and_writes() -> None:
         ({"layers": []}, "layers names"),
         ({"layers": [1, 1]}, "layers names"),
         ({"layers": [-1]}, r"transcoder\.layers\.0"),
-        ({"features": 8}, r"transcoder\.features: Extra inputs are not permitted"),
+        ({"features": 8}, r"transcoder\.features is no field"),
     ],
 )
 def test_a_config_that_cannot_work_is_refused_with_its_field(config: dict[str, Any], message: str) -> None:
