@@ -97,11 +97,9 @@ def test_the_schema_of_requests_and_their_reader_agree(data: dict[str, Any], tak
 
 def test_every_fact_fits_the_schema(tmp_path: Path) -> None:
     world = World()
-    sent(world, request("good"))
-    sent(world, request("bad", steps=5, trouble=trouble(tmp_path, "gate", "gate")))
-    world.drive()
-    sent(world, request("good", threshold=3.0))
-    world.drive()
+    for asked in (request("bad", trouble=trouble(tmp_path, "gate")), request("good"), request("good", threshold=3.0)):
+        sent(world, asked)
+        world.drive()
     topics = [*(fact_topic(stage) for stage in ("numbers", "total", "verdict")), RUN_FAILED]
     topics += [dead_letter_topic(name) for name in (ENTRY_STAGE, "total")]
     validator = jsonschema.Draft202012Validator(fact_schema())
