@@ -20,7 +20,8 @@ MEASURES: dict[str, Callable[[Place], list[Row]]] = {
     "artifact": artifact.measure,
     "computed": computed.measure,
     "burst": burst.measure,
-    "scaling": scaling.measure,
+    "process": scaling.measure_process,
+    "ray": scaling.measure_ray,
 }
 
 
