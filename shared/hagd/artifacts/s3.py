@@ -25,6 +25,7 @@ from hagd.errors import ArtifactNotFoundError, CorruptArtifactError
 
 _PIECE_BYTES: Final = 1 << 20
 _PART_BYTES: Final = 8 << 20
+_PARTS_AT_ONCE: Final = 3
 _SPOOL_BYTES: Final = 8 << 20
 _RESUMPTIONS: Final = 3
 
@@ -145,7 +146,7 @@ class S3Store:
     def _upload(self, stream: BinaryIO, ref: ArtifactRef) -> None:
         """Send a blob under its name, in parts when it is large; what was there is written over, which heals it."""
         with self._connection.translated():
-            # One part at a time, since the client reads ahead without bounds when it sends several.
+            # The client reads no further ahead than it has parts under way, so a few parts are in memory.
             self._client.put_object(
                 self._bucket,
                 self._blob_name(ref),
@@ -153,7 +154,7 @@ class S3Store:
                 ref.bytes,
                 ref.media_type,
                 part_size=_PART_BYTES,
-                num_parallel_uploads=1,
+                num_parallel_uploads=_PARTS_AT_ONCE,
             )
 
     def _download(self, ref: ArtifactRef) -> Iterator[bytes]:
