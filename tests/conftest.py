@@ -1,6 +1,24 @@
-"""Fixtures that every test may ask for."""
+"""Fixtures that every test may ask for, and what none of them may leave behind."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
 
 from ray_cluster import ray_address
 from real_servers import kafka_address, minio, moto, versitygw
 
-__all__ = ["kafka_address", "minio", "moto", "ray_address", "versitygw"]
+__all__ = ["kafka_address", "loggers", "minio", "moto", "ray_address", "versitygw"]
+
+
+@pytest.fixture(autouse=True)
+def loggers() -> Iterator[None]:
+    """Leave the loggers of this process as they were: what a service sets up writes to the stderr of its test alone."""
+    root, own = logging.getLogger(), logging.getLogger("hagd")
+    handlers, levels = list(root.handlers), (root.level, own.level)
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    own.setLevel(levels[1])

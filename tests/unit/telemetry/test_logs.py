@@ -2,24 +2,11 @@
 
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
 import structlog
 
 from hagd.telemetry.logs import configure_logging, readable, working_on
-
-
-@pytest.fixture(autouse=True)
-def loggers() -> Iterator[None]:
-    """Leave the loggers of this process as they were."""
-    root, own = logging.getLogger(), logging.getLogger("hagd")
-    handlers, levels = list(root.handlers), (root.level, own.level)
-    yield
-    structlog.reset_defaults()
-    root.handlers[:] = handlers
-    root.setLevel(levels[0])
-    own.setLevel(levels[1])
 
 
 def log_as_service() -> None:
