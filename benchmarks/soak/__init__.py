@@ -14,6 +14,8 @@ supervisor   starts services, and again when they have died
 timetable    which fault comes when
 chaos        brings the faults about
 caller       asks any replica that answers
+run          all of these, from the first process to the last
 evidence     what an outsider finds in topics and bucket
 auditor      what that proves; imports nothing of the product
+accounts     what the journal tells of computing in vain, and of faults
 """
