@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from servers.places import KAFKA_JARS
-from servers.process import ServerProcess, free_ports
+from servers.process import ServerDidNotStartError, ServerProcess, free_ports
 
 _LOGGING: Final = Path(__file__).with_name("kafka-log4j2.properties")
 MECHANISM: Final = "SCRAM-SHA-512"
@@ -85,14 +85,21 @@ class Kafka:
         self.process = ServerProcess("kafka", command, folder, {})
 
     def format(self) -> None:
-        """Prepare the data folder, once before the first start."""
+        """Prepare the data folder, once before the first start.
+
+        Raises:
+            ServerDidNotStartError: the tool of Kafka could not, with what it said.
+        """
         # Without its first bit, because one in 64 would begin with a hyphen, which the tool takes for an option.
         first, *others = uuid.uuid4().bytes
         identity = base64.urlsafe_b64encode(bytes([first & 0x7F, *others])).decode().rstrip("=")
         tool = ["kafka.tools.StorageTool", "format", "-t", identity, "-c", str(self._properties)]
         for name, password in (self._guard.users if self._guard else {}).items():
             tool += ["--add-scram", f"{MECHANISM}=[name={name},password={password}]"]
-        subprocess.run([*_JAVA, *tool], check=True, capture_output=True)
+        done = subprocess.run([*_JAVA, *tool], check=False, capture_output=True, text=True)
+        if done.returncode != 0:
+            # Without the command, in which the passwords are.
+            raise ServerDidNotStartError(f"kafka could not be formatted:\n{done.stdout}{done.stderr}")
 
     def start(self) -> None:
         """Start it and wait until it serves.
