@@ -76,8 +76,8 @@ class OwnTopics:
     def ack(self, delivery: Delivery) -> bool:
         return self.inner.ack(delivery)
 
-    def release(self, delivery: Delivery, delay_seconds: float = 0.0) -> bool:
-        return self.inner.release(delivery, delay_seconds)
+    def release(self, delivery: Delivery, delay_seconds: float = 0.0, *, failed: bool = False) -> bool:
+        return self.inner.release(delivery, delay_seconds, failed=failed)
 
     def extend(self, delivery: Delivery, seconds: float) -> bool:
         return self.inner.extend(delivery, seconds)

@@ -38,6 +38,8 @@ def ray_address() -> Iterator[str]:
         if must_have_servers():
             pytest.fail(reason)
         pytest.skip(reason)
+    if "ray" in sys.modules:
+        pytest.fail("Ray was loaded before its cluster was started, and has read by then that there is no token")
     with pytest.MonkeyPatch.context() as monkeypatch:
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         for name, value in {**token, **_PATIENCE, "RAY_USAGE_STATS_ENABLED": "0"}.items():

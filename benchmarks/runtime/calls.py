@@ -120,8 +120,8 @@ class _NotingLog:
     def ack(self, delivery: Delivery) -> bool:
         return self._inner.ack(delivery)
 
-    def release(self, delivery: Delivery, delay_seconds: float = 0.0) -> bool:
-        return self._inner.release(delivery, delay_seconds)
+    def release(self, delivery: Delivery, delay_seconds: float = 0.0, *, failed: bool = False) -> bool:
+        return self._inner.release(delivery, delay_seconds, failed=failed)
 
     def extend(self, delivery: Delivery, seconds: float) -> bool:
         return self._inner.extend(delivery, seconds)

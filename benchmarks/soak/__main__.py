@@ -35,8 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     least = SMALL if asked.small else Least()
     settings = Settings(asked.seed, asked.runs, asked.extractions, asked.minutes, asked.patience, least)
-    # A supervisor that asks politely gets the same orderly end as a person.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A supervisor that asks politely gets the same orderly end as a person, also where a shell had them ignored.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
     try:
         soaked = soak(settings, BUILD / "soak")
     except NoServerError as error:

@@ -18,6 +18,8 @@ _EQUAL_CONTENT: Final = 0.05
 _ASKED_AGAIN: Final = 0.05
 """Share of runs whose request is sent once more under its own name."""
 _CANCELLED: Final = 0.06
+_CANCELS_PER_DEATH: Final = 4
+"""So many runs at least for every process that is to die while it hears of a cancel: some end before they hear."""
 _SHARING: Final = 20
 """Extractions that explain the same model."""
 _SHARDS: Final = (2, 3, 4)
@@ -62,14 +64,17 @@ def distinct_share(asked: list[Asked]) -> float:
 
 def _protocol(settings: Settings, chance: random.Random) -> Iterator[Asked]:
     earlier: list[Asked] = []
+    repeated = int(_EQUAL_CONTENT * settings.runs)
+    cancels = max(_CANCELS_PER_DEATH * settings.least.point, round(_CANCELLED * settings.runs))
+    cancelled = set(chance.sample(range(settings.runs - repeated), cancels))
     for number in range(settings.runs):
         name = f"soak-{settings.seed}-{number:04d}"
-        if earlier and chance.random() < _EQUAL_CONTENT:
+        if number >= settings.runs - repeated:
             twin = chance.choice(earlier)
             yield replace(twin, at=chance.random(), request=replace(twin.request, request_id=name), cancelled=False)
             continue
         plan = _plan(settings.seed * 1_000_000 + number, chance.choice(_SHARDS))
-        asked = Asked(chance.random(), Request(PRINCIPAL, name, plan), name, chance.random() < _CANCELLED)
+        asked = Asked(chance.random(), Request(PRINCIPAL, name, plan), name, number in cancelled)
         earlier.append(asked)
         yield asked
 

@@ -116,6 +116,7 @@ class _Entry:
     claim: str = ""
     free_at: float = 0.0
     attempts: int = 0
+    failures: int = 0
 
 
 @dataclass
@@ -143,7 +144,7 @@ class MemoryEventLog:
                     if entry.record.topic == topic:
                         entry.claim, entry.free_at = secrets.token_hex(16), now + seconds
                         entry.attempts += 1
-                        return Delivery(entry.record, entry.claim, entry.attempts)
+                        return Delivery(entry.record, entry.claim, entry.attempts, entry.failures)
             return None
 
     def ack(self, delivery: Delivery) -> bool:
@@ -153,11 +154,12 @@ class MemoryEventLog:
                 entry.done, entry.claim = True, ""
             return entry is not None
 
-    def release(self, delivery: Delivery, delay_seconds: float = 0.0) -> bool:
+    def release(self, delivery: Delivery, delay_seconds: float = 0.0, *, failed: bool = False) -> bool:
         with self._lock:
             entry = self._held(delivery)
             if entry is not None:
                 entry.claim, entry.free_at = "", self.clock.now() + delay_seconds
+                entry.failures += failed
             return entry is not None
 
     def extend(self, delivery: Delivery, seconds: float) -> bool:

@@ -126,6 +126,18 @@ def test_a_released_event_comes_back_after_its_delay(log: EventLog, clock: Manua
     assert log.claim(["t"], 60) is not None
 
 
+def test_only_what_was_released_as_failed_counts_as_a_failure(log: EventLog, clock: ManualClock) -> None:
+    log.append("t", event("a"))
+    counts: list[tuple[int, int]] = []
+    for failed in (False, True, False, True):
+        delivery = log.claim(["t"], 60)
+        assert delivery is not None
+        counts.append((delivery.attempts, delivery.failures))
+        log.release(delivery, 1, failed=failed)
+        clock.advance(1)
+    assert counts == [(1, 0), (2, 0), (3, 1), (4, 1)]
+
+
 def test_an_event_is_acknowledged_once(log: EventLog) -> None:
     log.append("t", event("a"))
     delivery = log.claim(["t"], 60)

@@ -1,20 +1,18 @@
-"""`hagd admin`: what an operator does once before services start on a cluster, and trims regularly.
+"""`hagd admin`: what an operator does before services start on a cluster, trims regularly, and lets rest.
 
-topics create|trim, acls create, policies
+topics create|trim, acls create, policies, stage list|pause|resume|drain
 """
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 
+from hagd.cli import resting
 from hagd.cli.clusters import kafka_settings
 from hagd.cli.options import JsonFlag
 from hagd.cli.output import EXIT_FAILED, say, write_json, write_table
 from hagd.cli.services import PLACES
 from hagd.errors import UsageError
-
-if TYPE_CHECKING:
-    pass
 
 STAGES: Final = tuple(stage for stages in PLACES.values() for stage in stages)
 app = typer.Typer(help="Prepare a cluster.", no_args_is_help=True)
@@ -22,6 +20,7 @@ topics_app = typer.Typer(help="Topics on Kafka.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
 acls_app = typer.Typer(help="What each service may do on Kafka.", no_args_is_help=True)
 app.add_typer(acls_app, name="acls")
+app.add_typer(resting.app, name="stage")
 PrincipalOption = Annotated[
     list[str] | None,
     typer.Option(

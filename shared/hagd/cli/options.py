@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hagd.errors import UsageError
+from hagd.events.topics import Lane
 from hagd.pipeline.shared_store import STORE_VARIABLE
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on s
 UseOption = Annotated[
     list[str], typer.Option("--use", metavar="PLACE=STAGE", help="Put another installed stage into the plan.")
 ]
+LaneOption = Annotated[Lane, typer.Option("--lane", help="batch lets runs for which somebody waits go first.")]
 AddressOption = Annotated[str, typer.Option("--address", envvar="HAGD_ADDRESS", help="host:port of a service.")]
 
 

@@ -1,9 +1,9 @@
-"""`hagd run list|status|resume|resubmit|cancel|delete|logs`: runs in a folder, or behind the address of a service."""
+"""`hagd run list|status|resume|resubmit|cancel|delete|logs`: runs in a folder, behind the address of a service, or
+in the log and store that the services are set to.
+"""
 
 import sys
 from collections import deque
-from collections.abc import Generator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -12,22 +12,26 @@ import typer
 
 from hagd.cli.options import JsonFlag, QuietFlag, RunFolderArgument, RunIdOption, ThreadsOption, with_security
 from hagd.cli.output import say, write_fields, write_json, write_line, write_table
+from hagd.cli.place import DeployedFlag, FolderArgument, Place, open_place
 from hagd.errors import RunError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from hagd.extraction.opened import OpenRun
-    from hagd.pipeline.stalled import StallCheck
     from hagd.pipeline.state import RunState
     from hagd.rpc.security.channel import ClientSecurity
 
 app = typer.Typer(help="Look at runs and steer them.", no_args_is_help=True)
 RunArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help="The folder that --out named; with --address, the start of a run id.")
+    str,
+    typer.Argument(
+        metavar="RUN", help="The folder that --out named; with --address or --deployed, the start of a run id."
+    ),
 ]
 AddressOption = Annotated[
     str | None, typer.Option("--address", help="host:port of a service to ask instead of a folder.")
 ]
 QUIET_MINUTES: Final = 10.0
+_ASKED_TO_STOP: Final = "asked to stop; it does at its next report of progress"
 MinutesOption = Annotated[
     float, typer.Option("--minutes", min=0, help="How long nothing was heard of a run that counts as stalled.")
 ]
@@ -60,15 +64,20 @@ def list_runs(
     security: "ClientSecurity",
     folders: RootsArgument = None,
     address: AddressOption = None,
+    deployed: DeployedFlag = False,
     stalled: Annotated[bool, typer.Option("--stalled", help="Only runs that nothing will take further.")] = False,
     minutes: MinutesOption = QUIET_MINUTES,
     as_json: JsonFlag = False,
 ) -> None:
     """List runs and how far they are."""
     if stalled and address:
-        raise UsageError("a service does not see all that a stalled run lacks", "name folders in place of --address")
-    if stalled:
-        found = [(str(root), state) for root in _roots(folders) for state in _stalled(root, minutes)]
+        raise UsageError(
+            "a service does not see all that a stalled run lacks", "name folders, or --deployed, in place of --address"
+        )
+    if stalled or deployed:
+        roots = [None] if deployed else _roots(folders)
+        quiet = timedelta(minutes=minutes)
+        found = [it for root in roots for it in (_stalled_in(root, quiet) if stalled else _deployed_runs())]
     else:
         found = _runs_at(address, security) if address else _runs_in(folders)
     if as_json:
@@ -101,39 +110,28 @@ def _roots(folders: list[Path] | None) -> list[Path]:
     return folders if folders else [path.parent for path in sorted(Path(RUNS_FOLDER).glob("*/hagd-run.json"))]
 
 
-def _stalled(root: Path, minutes: float) -> "list[RunState]":
-    with _stall_check(root) as check:
-        return check.find(timedelta(minutes=minutes))
+def _stalled_in(root: Path | None, quiet: timedelta) -> "list[tuple[str, RunState]]":
+    with open_place(root) as place:
+        return [(place.name, state) for state in place.stall_check().find(quiet)]
 
 
-@contextmanager
-def _stall_check(root: Path) -> "Generator[StallCheck]":
-    from hagd.artifacts.clock import SystemClock  # noqa: PLC0415
-    from hagd.artifacts.leases import LeaseTable  # noqa: PLC0415
-    from hagd.events.sqlite import SqliteEventLog  # noqa: PLC0415
-    from hagd.pipeline.folder import RunFolder  # noqa: PLC0415
-    from hagd.pipeline.stalled import StallCheck  # noqa: PLC0415
-
-    folder, clock = RunFolder.open(root), SystemClock()
-    log = SqliteEventLog(folder.log_path)
-    try:
-        leases = LeaseTable(folder.open_store(create=False), clock)
-        yield StallCheck(folder.open_runs(), log, leases, clock.now())
-    finally:
-        log.close()
+def _deployed_runs() -> "list[tuple[str, RunState]]":
+    with open_place(None) as place:
+        return [(place.name, place.runs.get(run_id)) for run_id in place.runs.list()]
 
 
 @app.command()
-def resubmit(run: RunFolderArgument, minutes: MinutesOption = QUIET_MINUTES, as_json: JsonFlag = False) -> None:
-    """Put all stalled runs of a folder into its log again, as after the log was lost; services take them up."""
+def resubmit(folder: FolderArgument = None, minutes: MinutesOption = QUIET_MINUTES, as_json: JsonFlag = False) -> None:
+    """Put all stalled runs into the log again, as after the log was lost; services take them up."""
     from hagd.pipeline.stalled import resubmit as put_back  # noqa: PLC0415
 
-    with _stall_check(run) as check:
-        ids = put_back(check.find(timedelta(minutes=minutes)), check.runs, check.log)
+    with open_place(folder) as place:
+        stalled = place.stall_check().find(timedelta(minutes=minutes))
+        ids = put_back(stalled, place.runs, place.log)
     if as_json:
         write_json("resubmitted", ids)
         return
-    say("services that work in the folder take them up, or `hagd run resume` does it here")
+    say("running services take them up" + (", or `hagd run resume` does it here" if folder else ""))
     write_table(["resubmitted"], [[run_id] for run_id in ids])
 
 
@@ -144,12 +142,17 @@ def status(
     run: RunArgument,
     run_id: RunIdOption = None,
     address: AddressOption = None,
+    deployed: DeployedFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Show how far a run is, stage by stage."""
     from hagd.extraction.opened import OpenRun  # noqa: PLC0415
 
-    state = _find_at(address, run, security) if address else OpenRun.open(Path(run), run_id).state
+    if deployed:
+        with open_place(None) as place:
+            state = place.runs.get(place.runs.find(run))
+    else:
+        state = _find_at(address, run, security) if address else OpenRun.open(Path(run), run_id).state
     write_run(state, as_json=as_json)
 
 
@@ -186,8 +189,9 @@ def write_run(state: "RunState", *, as_json: bool) -> None:
 
 @app.command()
 def resume(
-    run: RunFolderArgument,
+    run: RunArgument,
     run_id: RunIdOption = None,
+    deployed: DeployedFlag = False,
     threads: ThreadsOption = None,
     quiet: QuietFlag = False,
     as_json: JsonFlag = False,
@@ -197,12 +201,30 @@ def resume(
     from hagd.extraction.running import run_request  # noqa: PLC0415
     from hagd.telemetry.progress import progress_view  # noqa: PLC0415
 
-    opened = OpenRun.open(run, run_id)
+    if deployed:
+        with open_place(None) as place:
+            state = _resume_at(place, run)
+        say("opened again; running services take it up")
+        write_run(state, as_json=as_json)
+        return
+    opened = OpenRun.open(Path(run), run_id)
     request = opened.state.request
     view = progress_view([entry.stage_id for entry in request.plan], quiet=quiet)
     state = run_request(opened.root, request, view=view, threads=threads)
     state.raise_for_failure()
     write_run(state, as_json=as_json)
+
+
+def _resume_at(place: Place, prefix: str) -> "RunState":
+    """Hand a run to the services again; one that waits or goes on there is left to them."""
+    from hagd.pipeline.submission import open_again  # noqa: PLC0415
+
+    state = place.runs.get(place.runs.find(prefix))
+    if state.outcome is None:
+        raise RunError(
+            f"run {state.run_id[:12]} has not ended", "services go on with it by themselves; a stalled one: `resubmit`"
+        )
+    return open_again(state, place.runs, place.log)
 
 
 @app.command()
@@ -212,14 +234,18 @@ def cancel(
     run: RunArgument,
     run_id: RunIdOption = None,
     address: AddressOption = None,
+    deployed: DeployedFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Ask a run to stop, whichever process works on it. What is finished stays."""
     from hagd.extraction.opened import OpenRun  # noqa: PLC0415
 
+    if deployed:
+        with open_place(None) as place:
+            write_run(_cancel_at(place, run), as_json=as_json)
+        return
     state = _find_at(address, run, security) if address else OpenRun.open(Path(run), run_id).state
-    if state.outcome is not None:
-        raise RunError(f"the run has ended: {state.outcome.status}", "there is nothing to cancel")
+    _require_unfinished(state)
     if address:
         from hagd.rpc.client import StageClient  # noqa: PLC0415
 
@@ -228,8 +254,21 @@ def cancel(
     else:
         state = _cancel_here(OpenRun.open(Path(run), state.run_id))
     if state.outcome is None:
-        say("asked to stop; it does at its next report of progress")
+        say(_ASKED_TO_STOP)
     write_run(state, as_json=as_json)
+
+
+def _require_unfinished(state: "RunState") -> None:
+    if state.outcome is not None:
+        raise RunError(f"the run has ended: {state.outcome.status}", "there is nothing to cancel")
+
+
+def _cancel_at(place: Place, prefix: str) -> "RunState":
+    run_id = place.runs.find(prefix)
+    _require_unfinished(place.runs.get(run_id))
+    place.runs.cancel(run_id)
+    say(_ASKED_TO_STOP)
+    return place.runs.get(run_id)
 
 
 def _cancel_here(opened: "OpenRun") -> "RunState":
@@ -245,17 +284,25 @@ def _cancel_here(opened: "OpenRun") -> "RunState":
 
 
 @app.command()
-def delete(run: RunFolderArgument, run_id: RunIdOption = None, as_json: JsonFlag = False) -> None:
+def delete(
+    run: RunArgument, run_id: RunIdOption = None, deployed: DeployedFlag = False, as_json: JsonFlag = False
+) -> None:
     """Forget a run that has ended; `hagd store gc` then frees what only it needed."""
     from hagd.extraction.opened import OpenRun  # noqa: PLC0415
     from hagd.pipeline.housekeeping import delete_run  # noqa: PLC0415
 
-    opened = OpenRun.open(run, run_id)
-    delete_run(opened.folder.open_runs(), opened.state.run_id)
+    if deployed:
+        with open_place(None) as place:
+            deleted = place.runs.find(run)
+            delete_run(place.runs, deleted)
+    else:
+        opened = OpenRun.open(Path(run), run_id)
+        deleted = opened.state.run_id
+        delete_run(opened.folder.open_runs(), deleted)
     if as_json:
-        write_json("run-deleted", {"run_id": opened.state.run_id})
+        write_json("run-deleted", {"run_id": deleted})
         return
-    write_fields({"deleted": opened.state.run_id})
+    write_fields({"deleted": deleted})
 
 
 @app.command()

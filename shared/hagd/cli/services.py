@@ -18,7 +18,16 @@ import typer
 
 from hagd.cli.clusters import kafka_settings
 from hagd.cli.extraction import VERDICT_EXITS
-from hagd.cli.options import AddressOption, JsonFlag, QuietFlag, StoreOption, UseOption, with_security, with_settings
+from hagd.cli.options import (
+    AddressOption,
+    JsonFlag,
+    LaneOption,
+    QuietFlag,
+    StoreOption,
+    UseOption,
+    with_security,
+    with_settings,
+)
 from hagd.cli.output import EXIT_FAILED, EXIT_OK, say, write_json, write_table
 from hagd.errors import UnavailableError, UsageError
 
@@ -199,6 +208,7 @@ def submit(
     kafka: Annotated[
         str | None, typer.Option("--kafka", metavar="HOST:PORT", help="Ask over Kafka alone, whoever works it off.")
     ] = None,
+    lane: LaneOption = "interactive",
     watch: Annotated[bool, typer.Option("--watch", help="Follow the run to its end.")] = False,
     quiet: QuietFlag = False,
     as_json: JsonFlag = False,
@@ -213,7 +223,7 @@ def submit(
 
     plan = build_plan(settings, use=use_of(use))
     name = request_id or re.sub(r"[^a-z0-9_.-]+", "-", default_folder(settings, plan).name.lower()).strip("-.")
-    request = Request(PRINCIPAL, name, plan)
+    request = Request(PRINCIPAL, name, plan, lane=lane)
     with span("hagd submit"), _client(address, kafka, security) as client:
         state = client.submit(request)
         if not quiet:

@@ -71,6 +71,20 @@ def open_places(
     return Opened(store, runs, log, worker_log)
 
 
+def open_existing(places: Places) -> Opened:
+    """Open what services have made, to look at it and steer it: nothing is made, and no topic has to be there.
+
+    Raises:
+        NotARunError: the root is no folder of services or of a run.
+        UnavailableError: log or store does not answer, or the bucket is not there.
+        InvalidInputError: the store ignores the conditions of writes.
+        UsageError: an adapter that is not installed.
+    """
+    store, runs, worker_log = _open_store(places, create=False)
+    log = _open_file(places) if places.kafka is None else _kafka_log(places.kafka, {})
+    return Opened(store, runs, log, worker_log)
+
+
 def _patient(attempt: Callable[[], T], deadline: float, clock: Clock) -> T:
     while True:
         try:
@@ -83,17 +97,17 @@ def _patient(attempt: Callable[[], T], deadline: float, clock: Clock) -> T:
             clock.sleep(min(_LOOK_SECONDS, left))
 
 
-def _open_store(places: Places) -> tuple[ArtifactStore, RunStore, Path | None]:
+def _open_store(places: Places, *, create: bool = True) -> tuple[ArtifactStore, RunStore, Path | None]:
     """Give artifacts, run state, and where workers may write their log. State lies in the store unless it has a root,
     and a store in a folder of its own is one that several roots share."""
     if isinstance(places.store, S3Place):
-        store = open_s3(places.store)
+        store = open_s3(places.store, create=create)
         return store, RunStore(store), None
     if places.root is None:
-        store = FilesystemStore(places.store or Path())
+        store = FilesystemStore(places.store or Path(), create=create)
         return store, RunStore(store), None
-    folder = RunFolder.prepare(places.root, places.store)
-    return folder.open_store(), folder.open_runs(), folder.worker_log_path
+    folder = RunFolder.prepare(places.root, places.store) if create else RunFolder.open(places.root)
+    return folder.open_store(create=create), folder.open_runs(create=create), folder.worker_log_path
 
 
 def open_s3(place: S3Place, *, create: bool = True) -> ArtifactStore:
@@ -117,6 +131,10 @@ def open_s3(place: S3Place, *, create: bool = True) -> ArtifactStore:
 def _open_log(places: Places, stages: list[str], routes: bool, readers: Mapping[str, ReadRecord]) -> EventLog:
     if places.kafka is not None:
         return _open_kafka(places.kafka, stages, routes, readers)
+    return _open_file(places)
+
+
+def _open_file(places: Places) -> EventLog:
     root = places.root or Path()
     root.mkdir(parents=True, exist_ok=True)
     return SqliteEventLog(root / _LOG_FILE)
@@ -125,11 +143,18 @@ def _open_log(places: Places, stages: list[str], routes: bool, readers: Mapping[
 def _open_kafka(
     settings: KafkaSettings, stages: list[str], routes: bool, readers: Mapping[str, ReadRecord]
 ) -> EventLog:
+    log = _kafka_log(settings, readers)
+    # Part of the same extra, which is there by now.
+    from hagd.events.kafka.admin import require_topics  # noqa: PLC0415
+
+    require_topics(settings, stages, routes=routes)
+    return log
+
+
+def _kafka_log(settings: KafkaSettings, readers: Mapping[str, ReadRecord]) -> EventLog:
     try:
         # An extra, which takes a moment to load.
-        from hagd.events.kafka.admin import require_topics  # noqa: PLC0415
         from hagd.events.kafka.log import KafkaEventLog  # noqa: PLC0415
     except ImportError as error:
         raise UsageError(f"the client of Kafka cannot be loaded: {error}", "pip install 'hagd[kafka]'") from error
-    require_topics(settings, stages, routes=routes)
     return KafkaEventLog(settings, readers=readers)

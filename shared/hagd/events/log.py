@@ -48,6 +48,8 @@ class Delivery:
     """Names this claim; a later claim of the same event has another name."""
     attempts: int
     """How often the event has been claimed, this time included."""
+    failures: int = 0
+    """How often it was released as failed."""
 
     @property
     def envelope(self) -> Envelope:
@@ -86,8 +88,11 @@ class EventLog(Protocol):
         """
         ...
 
-    def release(self, delivery: Delivery, delay_seconds: float = 0.0) -> bool:
-        """Give an event back, to be claimed again after the delay; False as for `ack`."""
+    def release(self, delivery: Delivery, delay_seconds: float = 0.0, *, failed: bool = False) -> bool:
+        """Give an event back, to be claimed again after the delay; False as for `ack`.
+
+        `failed` counts it as a failure of the event, and not as a wait for something else.
+        """
         ...
 
     def extend(self, delivery: Delivery, seconds: float) -> bool:
@@ -104,7 +109,8 @@ class EventLog(Protocol):
     def waiting(self, topics: Sequence[str], limit: int = 1000) -> list[Record]:
         """Give at most `limit` events of `topics` that nobody has finished, claimed or not, oldest first.
 
-        A log with partitions tells of those that are worked off by this process and were fetched.
+        A log with partitions tells of those that this process works off and has fetched; of topics that others work
+        off, also of some events that were finished out of turn.
         """
         ...
 

@@ -32,22 +32,18 @@ CREATE TABLE IF NOT EXISTS events (
     claim TEXT NOT NULL DEFAULT '',
     free_at REAL NOT NULL DEFAULT 0,
     attempts INTEGER NOT NULL DEFAULT 0,
+    failures INTEGER NOT NULL DEFAULT 0,
+    at REAL NOT NULL,
     UNIQUE (topic, id)
-);
-CREATE TABLE IF NOT EXISTS arrivals (
-    position INTEGER PRIMARY KEY,
-    at REAL NOT NULL
 );
 CREATE INDEX IF NOT EXISTS open_events ON events (topic, free_at) WHERE done = 0;
 """
-# Beside the events, so that a file of an earlier release is read as it is.
-_ARRIVED: Final = "coalesce((SELECT at FROM arrivals WHERE arrivals.position = events.position), 0)"
-_CLAIM: Final = f"""
+_CLAIM: Final = """
 UPDATE events SET claim = ?, free_at = ?, attempts = attempts + 1
 WHERE position = (
     SELECT position FROM events WHERE done = 0 AND topic = ? AND free_at <= ? ORDER BY position LIMIT 1)
-RETURNING position, topic, body, {_ARRIVED}, attempts
-"""  # noqa: S608 - a constant is put in
+RETURNING position, topic, body, at, attempts, failures
+"""
 _BATCH: Final = 64
 _BUSY_SECONDS: Final = 30.0
 
@@ -78,21 +74,14 @@ class SqliteEventLog:
             raise
 
     def append(self, topic: str, envelope: Envelope) -> bool:
-        row, now = (topic, envelope.id, envelope.encode()), self._clock.now()
-        statement = "INSERT INTO events (topic, id, body) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
-
-        def insert(db: sqlite3.Connection) -> bool:
-            if db.execute(statement, row).rowcount == 0:
-                return False
-            db.execute("INSERT OR REPLACE INTO arrivals VALUES (last_insert_rowid(), ?)", (now,))
-            return True
-
-        return self._do(insert)
+        row = (topic, envelope.id, envelope.encode(), self._clock.now())
+        statement = "INSERT INTO events (topic, id, body, at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+        return self._do(lambda db: db.execute(statement, row).rowcount > 0)
 
     def claim(self, topics: Sequence[str], seconds: float) -> Delivery | None:
         now, claim = self._clock.now(), secrets.token_hex(16)
 
-        def take(db: sqlite3.Connection) -> tuple[int, str, bytes, float, int] | None:
+        def take(db: sqlite3.Connection) -> tuple[int, str, bytes, float, int, int] | None:
             for topic in topics:
                 row = db.execute(_CLAIM, (claim, now + seconds, topic, now)).fetchone()
                 if row is not None:
@@ -100,31 +89,29 @@ class SqliteEventLog:
             return None
 
         row = self._do(take)
-        return Delivery(_record(*row[:4]), claim, row[4]) if row else None
+        return Delivery(_record(*row[:4]), claim, *row[4:]) if row else None
 
     def ack(self, delivery: Delivery) -> bool:
         return self._change("UPDATE events SET done = 1, claim = ''", (), delivery)
 
-    def release(self, delivery: Delivery, delay_seconds: float = 0.0) -> bool:
-        free_at = self._clock.now() + delay_seconds
-        return self._change("UPDATE events SET claim = '', free_at = ?", (free_at,), delivery)
+    def release(self, delivery: Delivery, delay_seconds: float = 0.0, *, failed: bool = False) -> bool:
+        values = (self._clock.now() + delay_seconds, failed)
+        return self._change("UPDATE events SET claim = '', free_at = ?, failures = failures + ?", values, delivery)
 
     def extend(self, delivery: Delivery, seconds: float) -> bool:
         return self._change("UPDATE events SET free_at = ?", (self._clock.now() + seconds,), delivery)
 
     def read(self, topic: str, position: Position = START, limit: int = 1000) -> list[Record]:
-        statement = f"""
-            SELECT position, topic, body, {_ARRIVED} FROM events WHERE topic = ? AND position >= ? ORDER BY 1 LIMIT ?
-        """  # noqa: S608 - a constant is put in
+        statement = "SELECT position, topic, body, at FROM events WHERE topic = ? AND position >= ? ORDER BY 1 LIMIT ?"
         rows = self._do(lambda db: db.execute(statement, (topic, position.get(0, 0), limit)).fetchall())
         return [_record(*row) for row in rows]
 
     def waiting(self, topics: Sequence[str], limit: int = 1000) -> list[Record]:
         marks = ", ".join("?" * len(topics))
         statement = f"""
-            SELECT position, topic, body, {_ARRIVED} FROM events
+            SELECT position, topic, body, at FROM events
             WHERE done = 0 AND topic IN ({marks}) ORDER BY 1 LIMIT ?
-        """  # noqa: S608 - a constant and question marks are put in
+        """  # noqa: S608 - question marks are put in
         rows = self._do(lambda db: db.execute(statement, (*topics, limit)).fetchall())
         return [_record(*row) for row in rows]
 

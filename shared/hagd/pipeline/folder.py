@@ -23,7 +23,7 @@ from hagd.artifacts.filesystem import FilesystemStore, storage_error
 from hagd.errors import InvalidInputError, NotARunError, RunLockedError
 from hagd.pipeline.runs import RunStore
 
-SCHEMA: Final = "hagd.run/v1"
+SCHEMA: Final = "hagd.run/v2"
 _MARKER: Final = "hagd-run.json"
 _LOCK: Final = "hagd-run.lock"
 _FRESH: Final = ".new"

@@ -35,7 +35,7 @@ from hagd.execution.checkpoints import clear_checkpoints
 from hagd.execution.executor import Executor, Task
 from hagd.execution.wire import Failure, failure_of
 from hagd.pipeline.contract import StageSpec
-from hagd.pipeline.control import StageControl
+from hagd.pipeline.control import LOOK_SECONDS, StageControl
 from hagd.pipeline.dead_letters import bury
 from hagd.pipeline.leasekeeper import LeaseKeeper
 from hagd.pipeline.places import Places
@@ -55,7 +55,6 @@ RETRY_SECONDS: Final = (10.0, 120.0, 1800.0)
 BATCH_TURN: Final = 4
 """Every so many claims the batch lane goes first, so that it never stands still."""
 _PROGRESS_EVENT_SECONDS: Final = 2.0
-_CONTROL_SECONDS: Final = 1.0
 _VERDICTS: Final[dict[Any, OutcomeStatus]] = {"verified": "verified", "refuted": "refuted"}
 _LOG: Final = logging.getLogger(__name__)
 
@@ -130,7 +129,7 @@ class StageLoop:
 
     def _is_paused(self) -> bool:
         now = self.clock.monotonic()
-        if now - self._looked_at >= _CONTROL_SECONDS:
+        if now - self._looked_at >= LOOK_SECONDS:
             self._paused, self._looked_at = StageControl(self.store).is_paused(self.spec.id), now
         return self._paused
 
@@ -175,6 +174,9 @@ class StageLoop:
                 if when == "late" and self._is_over(envelope):
                     self.watch.settled("over")
                     self.log.ack(delivery)
+                elif when == "late" and self._is_paused():
+                    self.watch.settled("interrupted")
+                    self.log.release(delivery)
                 elif when != "never":
                     self._lease(delivery, work, shards)
 
@@ -305,10 +307,10 @@ class StageLoop:
                 self.watch.settled("interrupted")
                 self.log.release(delivery)
         elif error.transient:
-            delay = RETRY_SECONDS[min(delivery.attempts, len(RETRY_SECONDS)) - 1]
+            delay = RETRY_SECONDS[min(delivery.failures, len(RETRY_SECONDS) - 1)]
             self.watch.retries(self.spec.id, delay)
             self._report(delivery, 0.0, 0.0, f"{error.message}; trying again in {delay:.0f} s")
-            self.log.release(delivery, delay)
+            self.log.release(delivery, delay, failed=True)
         elif self._heal(envelope, inputs, lost=envelope.part == JOIN and isinstance(error, ArtifactNotFoundError)):
             self.watch.settled("healed")
             self.log.ack(delivery)

@@ -29,6 +29,10 @@ class ActiveRuns:
         """Note that a run has ended."""
         self.store.delete(f"{_MARKS}/{principal}/{run_id}")
 
+    def all(self) -> list[str]:
+        """List the runs that go on, as far as marks tell."""
+        return [key.rpartition("/")[2] for key in self.store.list(f"{_MARKS}/")]
+
     def of(self, principal: str) -> list[str]:
         """List the runs of a principal that go on, as far as marks tell."""
         return [key.rpartition("/")[2] for key in self.store.list(f"{_MARKS}/{principal}/")]

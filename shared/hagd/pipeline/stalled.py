@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from hagd.artifacts.leases import NOBODY, LeaseTable, Owner, has_ended
+from hagd.artifacts.leases import LeaseTable, Owner, has_ended
 from hagd.events.log import START, EventLog, advance
 from hagd.events.topics import ENTRY_STAGE, LANES, PROGRESSED, fact_topic, requested_topic
+from hagd.pipeline.at_work import tasks_at_work
 from hagd.pipeline.runs import RunStore
 from hagd.pipeline.state import Outcome, RunState
 from hagd.pipeline.submission import announce
@@ -51,17 +52,9 @@ class StallCheck:
             state
             for state in going
             if (state.run_id, state.generation) not in queued
-            and not self._is_worked_on(state)
+            and not tasks_at_work(state, self.runs, self.leases, self.ended)
             and self.now - heard.get(state.run_id, 0.0) >= quiet.total_seconds()
         ]
-
-    def _is_worked_on(self, state: RunState) -> bool:
-        keys: list[str] = []
-        for index, stage in enumerate(state.stages):
-            if stage.status == "running":
-                keys += [stage.task_key, *self.runs.shards(state.run_id, state.generation, index, stage.stage_id)]
-        held = [lease for key in keys if (lease := self.leases.read(key)) is not None]
-        return any(lease.owner != NOBODY and not self.ended(lease.owner) for lease in held)
 
     def _heard(self, topics: Sequence[str]) -> dict[str, float]:
         """Give when something was last written about each run."""

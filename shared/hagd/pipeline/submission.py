@@ -14,7 +14,7 @@ from hagd.pipeline.quotas import Quota
 from hagd.pipeline.request import Request, run_id_of
 from hagd.pipeline.runs import RunStore
 from hagd.pipeline.stages import identity_of
-from hagd.pipeline.state import Outcome
+from hagd.pipeline.state import Outcome, RunState
 from hagd.telemetry.tracing import current_traceparent, span
 
 CLAIM_SECONDS = 60.0
@@ -63,6 +63,13 @@ def create_run(
 def announce(run_id: str, generation: int, request: Request, log: EventLog, healings: int = 0) -> None:
     """Append the event that starts a generation of a run; once per generation, however often it is called."""
     log.append(requested_topic(ENTRY_STAGE, request.lane), opening_event(run_id, generation, request, healings))
+
+
+def open_again(state: RunState, runs: RunStore, log: EventLog) -> RunState:
+    """Start the next generation of a run that has ended; give the run as it then is."""
+    generation = runs.reopen(state.run_id, after=state.generation)
+    announce(state.run_id, generation, state.request, log)
+    return runs.get(state.run_id)
 
 
 def opening_event(run_id: str, generation: int, request: Request, healings: int = 0) -> Envelope:

@@ -20,10 +20,10 @@ from hagd.pipeline.state import Outcome, OutcomeStatus, RunState, StageState, St
 from hagd.rpc.status import from_status, to_status
 
 OPERATION_PREFIX: Final = "runs/"
-_LANES: Final[dict[extraction_pb2.Lane, Lane]] = {
-    extraction_pb2.LANE_UNSPECIFIED: "interactive",
-    extraction_pb2.LANE_INTERACTIVE: "interactive",
-    extraction_pb2.LANE_BATCH: "batch",
+_LANES: Final[dict[run_pb2.Lane, Lane]] = {
+    run_pb2.LANE_UNSPECIFIED: "interactive",
+    run_pb2.LANE_INTERACTIVE: "interactive",
+    run_pb2.LANE_BATCH: "batch",
 }
 _STATES: Final[dict[OutcomeStatus, run_pb2.RunState]] = {
     "verified": run_pb2.RUN_STATE_VERIFIED,
@@ -49,7 +49,7 @@ def request_to_proto(request: Request) -> extraction_pb2.SubmitRequest:
         plan=plan_to_proto(request.plan),
         inputs=refs_to_proto(request.inputs),
         labels=dict(request.labels),
-        lane=extraction_pb2.LANE_BATCH if request.lane == "batch" else extraction_pb2.LANE_UNSPECIFIED,
+        lane=_lane_to_proto(request.lane),
     )
 
 
@@ -68,17 +68,25 @@ def request_from_proto(message: extraction_pb2.SubmitRequest, principal: str) ->
     Raises:
         InvalidInputError: the plan is empty, a config is no JSON object, a name or digest is malformed.
     """
-    lane = _LANES.get(message.lane)
-    if lane is None:
-        raise InvalidInputError(f"there is no lane {message.lane}", "leave it out, or name one of the proto file")
     return Request(
         principal,
         message.request_id,
         plan_from_proto(message.plan),
         refs_from_proto(message.inputs),
         dict(message.labels),
-        lane,
+        _lane_from_proto(message.lane),
     )
+
+
+def _lane_to_proto(lane: Lane) -> run_pb2.Lane:
+    return run_pb2.LANE_BATCH if lane == "batch" else run_pb2.LANE_UNSPECIFIED
+
+
+def _lane_from_proto(lane: run_pb2.Lane) -> Lane:
+    found = _LANES.get(lane)
+    if found is None:
+        raise InvalidInputError(f"there is no lane {lane}", "leave it out, or name one of the proto file")
+    return found
 
 
 def plan_to_proto(plan: Iterable[PlanEntry]) -> run_pb2.Plan:
@@ -158,6 +166,7 @@ def run_to_proto(run: RunState) -> run_pb2.Run:
         generation=run.generation,
         cancel_requested=run.cancel_requested,
         ended_by="" if run.outcome is None else run.outcome.stage_id,
+        lane=_lane_to_proto(run.request.lane),
     )
     error = run.error
     if error is not None:
@@ -175,6 +184,7 @@ def run_from_proto(message: run_pb2.Run) -> RunState:
         plan_from_proto(message.plan),
         refs_from_proto(message.inputs),
         dict(message.labels),
+        _lane_from_proto(message.lane),
     )
     stages = tuple(_stage_from_proto(stage) for stage in message.stages)
     return RunState(message.run_id, request, message.generation, stages, _outcome_of(message), message.cancel_requested)

@@ -29,7 +29,7 @@ from hagd.pipeline.router import RequestRouter
 from hagd.pipeline.runs import RunStore
 from hagd.pipeline.stages import GROUP, find_stage
 from hagd.pipeline.state import RunState
-from hagd.pipeline.submission import announce, submit
+from hagd.pipeline.submission import open_again, submit
 from hagd.pipeline.watch import StageWatch, declare_stage
 from hagd.rpc.hosting import StageHost
 from hagd.rpc.intake import request_readers
@@ -126,9 +126,7 @@ class Wiring:
         run_id = submit(request, self.runs.store, self.log, self.installed, self._quota())
         state = self.runs.get(run_id)
         if known and state.outcome is not None and state.outcome.status in ("failed", "cancelled"):
-            generation = self.runs.reopen(run_id, after=state.generation)
-            announce(run_id, generation, request, self.log)
-            return self.runs.get(run_id)
+            return open_again(state, self.runs, self.log)
         return state
 
     def _quota(self) -> Quota | None:

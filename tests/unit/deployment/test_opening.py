@@ -52,7 +52,7 @@ def test_without_a_folder_run_state_lies_with_the_artifacts(tmp_path: Path, monk
 
 def test_a_bucket_and_a_log_in_a_folder_go_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = MemoryStore()
-    monkeypatch.setattr(opening, "open_s3", lambda *_: store)
+    monkeypatch.setattr(opening, "open_s3", lambda *_, **__: store)
     opened = open_places(Places(tmp_path / "root", S3Place("s3:http://a:1/b")), ["one"], routes=True)
     opened.log.close()
     assert opened.store is opened.runs.store is store

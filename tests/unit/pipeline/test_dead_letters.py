@@ -79,9 +79,9 @@ def test_the_command_line_lists_shows_and_replays(tmp_path: Path, capsys: pytest
     assert hagd(["dlq", "list", str(root), "--json"]) == 0
     (letter,) = json.loads(capsys.readouterr().out)["data"]
     assert letter["error"]["kind"] == "accuracy-gate"
-    assert hagd(["dlq", "show", str(root), letter["id"][:8]]) == 0
+    assert hagd(["dlq", "show", letter["id"][:8], str(root)]) == 0
     assert "accuracy-gate" in capsys.readouterr().out
-    assert hagd(["dlq", "replay", str(root), letter["id"][:8], "--json"]) == 0
+    assert hagd(["dlq", "replay", letter["id"][:8], str(root), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["data"] == {"run_id": letter["run_id"], "generation": 1}
     log = SqliteEventLog(root / "events.sqlite")
     assert log.claim(["hagd.extraction.requested.v1"], 1.0) is not None, "the services find the new generation"

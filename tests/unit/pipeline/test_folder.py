@@ -51,7 +51,7 @@ def test_a_folder_that_is_not_there_cannot_be_read(tmp_path: Path) -> None:
 def test_a_run_of_another_version_is_named(tmp_path: Path) -> None:
     (tmp_path / "hagd-run.json").write_text('{"schema": "hagd.run/v9", "store": "store"}')
     for act in (RunFolder.prepare, RunFolder.open):
-        with pytest.raises(NotARunError, match=r"is of version 'hagd\.run/v9', this release reads 'hagd\.run/v1'"):
+        with pytest.raises(NotARunError, match=r"is of version 'hagd\.run/v9', this release reads 'hagd\.run/v2'"):
             act(tmp_path)
 
 

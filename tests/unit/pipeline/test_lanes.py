@@ -52,7 +52,7 @@ def test_a_paused_stage_takes_nothing_and_loses_nothing(world: World) -> None:
     run_id = world.submit()
     world.drive()
     assert world.statuses(run_id) == ["done", "pending", "pending"]
-    assert control.paused() == ["total"]
+    assert control.paused() == {"total": "the disk is being changed"}
     control.resume("total")
     world.drive(idle_seconds=1.0)
     assert world.statuses(run_id) == ["done", "done", "done"]

@@ -221,6 +221,23 @@ def test_an_outage_is_waited_out_in_growing_steps(world: World, tmp_path: Path) 
     assert world.runs.outcome(run_id) is not None
 
 
+def test_waits_for_somebody_elses_lease_do_not_lengthen_the_first_wait_after_an_error(
+    world: World, tmp_path: Path
+) -> None:
+    world.submit(trouble=trouble(tmp_path, "outage"))
+    assert world.router.step()
+    assert world.loops[0].step()
+    delivery = world.log.claim([requested_topic("total")], 60)
+    for _ in range(5):
+        assert delivery is not None
+        world.log.release(delivery)
+        delivery = world.log.claim([requested_topic("total")], 60)
+    assert delivery is not None
+    world.log.release(delivery)
+    world.drive()
+    assert ("total", "the hub does not answer; trying again in 10 s") in world.reports
+
+
 def test_a_full_disk_reaches_the_caller_and_the_request_is_kept(world: World, tmp_path: Path) -> None:
     run_id = world.submit(trouble=trouble(tmp_path, "full"))
     with pytest.raises(StoreFullError):

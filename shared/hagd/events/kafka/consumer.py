@@ -27,7 +27,9 @@ from hagd.events.topics import is_retry_topic
 from hagd.telemetry.traceparent import HEADER, checked
 
 ATTEMPTS_HEADER: Final = "hagd-attempts"
+FAILURES_HEADER: Final = "hagd-failures"
 NOT_BEFORE_HEADER: Final = "hagd-not-before"
+_OWN_HEADERS: Final = (ATTEMPTS_HEADER, FAILURES_HEADER, NOT_BEFORE_HEADER)
 _POLL_MS: Final = 100
 _FETCH_MS: Final = 500
 """How long the broker keeps a fetch that finds nothing; what comes meanwhile is answered at once."""
@@ -251,9 +253,10 @@ def _held(record: Any) -> Held:
         record.value,
         record.timestamp / 1000,
         attempts=int(_number(own.get(ATTEMPTS_HEADER))),
+        failures=int(_number(own.get(FAILURES_HEADER))),
         free_at=_number(own.get(NOT_BEFORE_HEADER)),
         traceparent=checked((dict(headers).get(HEADER) or b"").decode("ascii", "replace")),
-        headers=tuple((name, value) for name, value in headers if name not in (ATTEMPTS_HEADER, NOT_BEFORE_HEADER)),
+        headers=tuple((name, value) for name, value in headers if name not in _OWN_HEADERS),
     )
 
 

@@ -21,10 +21,11 @@ from hagd.artifacts.clock import Clock, SystemClock
 from hagd.errors import HagdError, InvalidInputError, UnavailableError
 from hagd.events.cloud_event import CloudEvent, Headers, binary_headers, headers_of
 from hagd.events.envelope import MAX_EVENT_BYTES, Envelope
-from hagd.events.kafka.consumer import ATTEMPTS_HEADER, NOT_BEFORE_HEADER, GroupMember
+from hagd.events.kafka.consumer import ATTEMPTS_HEADER, FAILURES_HEADER, NOT_BEFORE_HEADER, GroupMember
 from hagd.events.kafka.producer import KafkaWriter
 from hagd.events.kafka.reader import TopicReader
 from hagd.events.kafka.settings import KafkaSettings
+from hagd.events.kafka.unfinished import unfinished_events
 from hagd.events.kafka.window import Held, PartitionWindow
 from hagd.events.log import START, Delivery, Position, ReadRecord, Record
 from hagd.events.topics import RETRY_TIERS, is_work_topic, retry_topic, unreadable_topic
@@ -114,13 +115,14 @@ class KafkaEventLog:
                 PartitionWindow.finish(held)
             return held is not None
 
-    def release(self, delivery: Delivery, delay_seconds: float = 0.0) -> bool:
+    def release(self, delivery: Delivery, delay_seconds: float = 0.0, *, failed: bool = False) -> bool:
         free_at = self._clock.now() + delay_seconds
         with self._changed:
             found = self._find(delivery)
             if found is None:
                 return False
             topic, held = found
+            held.failures += failed
             retry = self._retry_topics(topic, delay_seconds)
             if not retry:
                 PartitionWindow.give_back(held, free_at)
@@ -145,8 +147,9 @@ class KafkaEventLog:
         return self._reader.read(topic, position, limit)
 
     def waiting(self, topics: Sequence[str], limit: int = 1000) -> list[Record]:
-        """Give what is unfinished, as `EventLog` says; joins no group: a process that claims nothing sees nothing."""
+        """Give what is unfinished, as `EventLog` says; joins no group, and asks the cluster of topics of others."""
         with self._changed:
+            others = [topic for topic in topics if topic not in self._members]
             members = [
                 (topic, each[topic]) for topic in topics for each in (self._members, self._retrying) if topic in each
             ]
@@ -157,7 +160,9 @@ class KafkaEventLog:
                 for held in window.unfinished()
             ]
         oldest = sorted(found, key=lambda it: it.held.timestamp)[:limit]
-        return [record for taken in oldest if (record := self._readable(taken)) is not None]
+        own = [record for taken in oldest if (record := self._readable(taken)) is not None]
+        seen = unfinished_events(self._settings, self._reader, others, limit)
+        return sorted([*own, *seen], key=lambda it: it.at)[:limit]
 
     def close(self) -> None:
         with self._changed:
@@ -189,7 +194,7 @@ class KafkaEventLog:
     def _delivery(self, taken: _Taken) -> Delivery | None:
         """Read a claimed event; None when it is none and was put away."""
         held = taken.held
-        claim, attempts = held.claim, held.attempts
+        claim, attempts, failures = held.claim, held.attempts, held.failures
         try:
             record = self._record(taken)
         except HagdError as error:
@@ -198,7 +203,7 @@ class KafkaEventLog:
             else:
                 self._put_away(taken, error)
             return None
-        return Delivery(record, claim, attempts)
+        return Delivery(record, claim, attempts, failures)
 
     def _record(self, taken: _Taken) -> Record:
         """Read an event; its trace stands in a header when another system wrote it.
@@ -308,7 +313,8 @@ def _place(topic: str, partition: int, offset: int) -> str:
 
 
 def _retry_headers(held: Held, free_at: float) -> Headers:
-    return [*held.headers, (ATTEMPTS_HEADER, b"%d" % held.attempts), (NOT_BEFORE_HEADER, str(free_at).encode())]
+    counts = [(ATTEMPTS_HEADER, b"%d" % held.attempts), (FAILURES_HEADER, b"%d" % held.failures)]
+    return [*held.headers, *counts, (NOT_BEFORE_HEADER, str(free_at).encode())]
 
 
 def _closed() -> UnavailableError:

@@ -14,8 +14,9 @@ from kafka.structs import TopicPartition
 
 from hagd.events.kafka.connection import connect
 from hagd.events.kafka.failures import translated
+from hagd.events.kafka.groups import committed
 from hagd.events.kafka.settings import KafkaSettings
-from hagd.events.topics import LANES, RETRY_TIERS, requested_topic, retry_topic
+from hagd.events.topics import LANES, requested_topic
 
 _EARLIEST: Final = -2
 """Asks for the first offset of a partition, in the protocol of Kafka."""
@@ -45,9 +46,7 @@ def trim_topics(settings: KafkaSettings, stage_ids: Iterable[str], *, dry_run: b
         there = {topic["name"] for topic in admin.describe_topics()}
         wanted: dict[TopicPartition, int] = {}
         for topic in topics:
-            members = {topic: [topic], f"{topic}.retry": [retry_topic(topic, tier) for tier in RETRY_TIERS]}
-            for group, worked_off in members.items():
-                wanted |= _committed(admin, f"{settings.group_prefix}{group}", {*worked_off} & there)
+            wanted |= committed(admin, settings.group_prefix, topic, there)
         first = _first_offsets(admin, wanted)
         found = [
             Trimmed(place.topic, place.partition, offset, offset - first[place])
@@ -57,14 +56,6 @@ def trim_topics(settings: KafkaSettings, stage_ids: Iterable[str], *, dry_run: b
         if found and not dry_run:
             admin.delete_records({TopicPartition(it.topic, it.partition): it.first_offset for it in found})
     return found
-
-
-def _committed(admin: Any, group: str, topics: set[str]) -> dict[TopicPartition, int]:
-    """Give what a group has committed of some topics."""
-    if not topics:
-        return {}
-    offsets: dict[TopicPartition, Any] = admin.list_group_offsets([group]).get(group, {})
-    return {place: it.offset for place, it in offsets.items() if place.topic in topics and it.offset >= 0}
 
 
 def _first_offsets(admin: Any, places: Iterable[TopicPartition]) -> dict[TopicPartition, int]:

@@ -25,6 +25,8 @@ class Held:
     """When it was appended, in seconds since the epoch."""
     attempts: int = 0
     """How often it has been claimed, through other topics and by other processes as far as they told."""
+    failures: int = 0
+    """How often it was released as failed, told in the same way."""
     free_at: float = 0.0
     """In seconds since the epoch: from then on it may be claimed."""
     claim: str = ""

@@ -18,6 +18,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.structs import TopicPartition
 
+from hagd.artifacts.clock import Clock
 from hagd.errors import InvalidInputError, UnavailableError
 from hagd.events.envelope import MAX_EVENT_BYTES
 from hagd.events.kafka.log import KafkaEventLog
@@ -25,12 +26,19 @@ from hagd.events.kafka.settings import KafkaSettings
 from hagd.events.kafka.window import WINDOW_OFFSETS
 from hagd.events.log import START, Delivery, advance
 from hagd.events.topics import retry_topic, unreadable_topic
+from hagd.testing import ManualClock
 from kafka_logs import event, fresh_topic, joined, owned, settings
 from servers.kafka import running_kafka
 from servers.places import has_kafka
 from servers.process import free_ports
 
-pytestmark = [pytest.mark.kafka, pytest.mark.servers, pytest.mark.xdist_group("kafka")]
+pytestmark = [
+    pytest.mark.kafka,
+    pytest.mark.servers,
+    pytest.mark.xdist_group("kafka"),
+    # kafka-python forgets sockets that a broker let go of while it ended.
+    pytest.mark.filterwarnings("ignore:Exception ignored in. .socket.socket:pytest.PytestUnraisableExceptionWarning"),
+]
 Opening = Callable[..., KafkaEventLog]
 
 
@@ -39,8 +47,9 @@ def opened(kafka_address: str) -> Iterator[Opening]:
     """Open logs, as many as a test asks for; each is a process of its own as far as Kafka can tell."""
     logs: list[KafkaEventLog] = []
 
-    def opening(**changes: Any) -> KafkaEventLog:
-        logs.append(KafkaEventLog(settings(kafka_address, **{"patience_seconds": 1.0, **changes})))
+    def opening(clock: Clock | None = None, **changes: Any) -> KafkaEventLog:
+        told = settings(kafka_address, **{"patience_seconds": 1.0, **changes})
+        logs.append(KafkaEventLog(told, clock=clock))
         return logs[-1]
 
     yield opening
@@ -172,6 +181,36 @@ def test_an_event_released_for_long_goes_to_a_retry_topic_and_does_not_hold_up_t
     (waiting,) = log.read(retry_topic(topic, 120.0))
     assert waiting.envelope == event("a")
     assert log.claim([topic], 60) is None
+
+
+def test_a_retry_topic_remembers_how_often_an_event_was_claimed_and_how_often_it_failed(
+    opened: Opening, kafka_address: str
+) -> None:
+    clock = ManualClock(time.time())
+    topic, log = fresh_topic(kafka_address), opened(clock=clock)
+    log.append(topic, event("a"))
+    assert log.release(claimed(log, topic))
+    assert log.release(claimed(log, topic), 10.0, failed=True)
+    clock.advance(11.0)
+    delivery = claimed(log, topic)
+    assert (delivery.attempts, delivery.failures) == (3, 1)
+
+
+def test_an_observer_sees_what_a_group_has_not_finished_also_on_retry_topics(
+    opened: Opening, kafka_address: str
+) -> None:
+    topic, log, observer = fresh_topic(kafka_address), opened(), opened()
+    assert observer.waiting([topic]) == []
+    for name in "abc":
+        log.append(topic, event(name))
+    assert {it.envelope.id for it in observer.waiting([topic])} == set("abc")
+    assert len(observer.waiting([topic], 2)) == 2
+    held = {delivery.envelope.id: delivery for delivery in [claimed(log, topic) for _ in range(3)]}
+    assert log.ack(held["a"])
+    assert log.release(held["b"], 130.0)
+    assert log.ack(held["c"])
+    eventually(lambda: [it.envelope.id for it in observer.waiting([topic])] == ["b"])
+    assert observer.waiting(["hagd.nobody.requested.v1"]) == []
 
 
 def test_without_retry_topics_an_event_waits_where_it_is(opened: Opening, kafka_address: str) -> None:

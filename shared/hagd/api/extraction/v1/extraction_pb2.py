@@ -27,7 +27,7 @@ from hagd.api.artifact.v1 import artifact_pb2 as hagd_dot_api_dot_artifact_dot_v
 from hagd.api.run.v1 import run_pb2 as hagd_dot_api_dot_run_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'hagd/api/extraction/v1/extraction.proto\x12\x16hagd.api.extraction.v1\x1a\x17google/rpc/status.proto\x1a#hagd/api/artifact/v1/artifact.proto\x1a\x19hagd/api/run/v1/run.proto\"\xfb\x02\n\rSubmitRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12#\n\x04plan\x18\x02 \x01(\x0b\x32\x15.hagd.api.run.v1.Plan\x12\x41\n\x06inputs\x18\x03 \x03(\x0b\x32\x31.hagd.api.extraction.v1.SubmitRequest.InputsEntry\x12\x41\n\x06labels\x18\x04 \x03(\x0b\x32\x31.hagd.api.extraction.v1.SubmitRequest.LabelsEntry\x12*\n\x04lane\x18\x05 \x01(\x0e\x32\x1c.hagd.api.extraction.v1.Lane\x1aP\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x30\n\x05value\x18\x02 \x01(\x0b\x32!.hagd.api.artifact.v1.ArtifactRef:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"|\n\x10\x45xtractionUpdate\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12#\n\x03run\x18\x02 \x01(\x0b\x32\x14.hagd.api.run.v1.RunH\x00\x12%\n\x07refused\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06update*B\n\x04Lane\x12\x14\n\x10LANE_UNSPECIFIED\x10\x00\x12\x14\n\x10LANE_INTERACTIVE\x10\x01\x12\x0e\n\nLANE_BATCH\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'hagd/api/extraction/v1/extraction.proto\x12\x16hagd.api.extraction.v1\x1a\x17google/rpc/status.proto\x1a#hagd/api/artifact/v1/artifact.proto\x1a\x19hagd/api/run/v1/run.proto\"\xf4\x02\n\rSubmitRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12#\n\x04plan\x18\x02 \x01(\x0b\x32\x15.hagd.api.run.v1.Plan\x12\x41\n\x06inputs\x18\x03 \x03(\x0b\x32\x31.hagd.api.extraction.v1.SubmitRequest.InputsEntry\x12\x41\n\x06labels\x18\x04 \x03(\x0b\x32\x31.hagd.api.extraction.v1.SubmitRequest.LabelsEntry\x12#\n\x04lane\x18\x05 \x01(\x0e\x32\x15.hagd.api.run.v1.Lane\x1aP\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x30\n\x05value\x18\x02 \x01(\x0b\x32!.hagd.api.artifact.v1.ArtifactRef:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"|\n\x10\x45xtractionUpdate\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12#\n\x03run\x18\x02 \x01(\x0b\x32\x14.hagd.api.run.v1.RunH\x00\x12%\n\x07refused\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06updateb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,14 +38,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUBMITREQUEST_INPUTSENTRY']._serialized_options = b'8\001'
   _globals['_SUBMITREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_SUBMITREQUEST_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_LANE']._serialized_start=664
-  _globals['_LANE']._serialized_end=730
   _globals['_SUBMITREQUEST']._serialized_start=157
-  _globals['_SUBMITREQUEST']._serialized_end=536
-  _globals['_SUBMITREQUEST_INPUTSENTRY']._serialized_start=409
-  _globals['_SUBMITREQUEST_INPUTSENTRY']._serialized_end=489
-  _globals['_SUBMITREQUEST_LABELSENTRY']._serialized_start=491
-  _globals['_SUBMITREQUEST_LABELSENTRY']._serialized_end=536
-  _globals['_EXTRACTIONUPDATE']._serialized_start=538
-  _globals['_EXTRACTIONUPDATE']._serialized_end=662
+  _globals['_SUBMITREQUEST']._serialized_end=529
+  _globals['_SUBMITREQUEST_INPUTSENTRY']._serialized_start=402
+  _globals['_SUBMITREQUEST_INPUTSENTRY']._serialized_end=482
+  _globals['_SUBMITREQUEST_LABELSENTRY']._serialized_start=484
+  _globals['_SUBMITREQUEST_LABELSENTRY']._serialized_end=529
+  _globals['_EXTRACTIONUPDATE']._serialized_start=531
+  _globals['_EXTRACTIONUPDATE']._serialized_end=655
 # @@protoc_insertion_point(module_scope)

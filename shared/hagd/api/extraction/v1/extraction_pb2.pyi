@@ -2,22 +2,12 @@ from google.rpc import status_pb2 as _status_pb2
 from hagd.api.artifact.v1 import artifact_pb2 as _artifact_pb2
 from hagd.api.run.v1 import run_pb2 as _run_pb2
 from google.protobuf.internal import containers as _containers
-from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
-
-class Lane(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-    __slots__ = ()
-    LANE_UNSPECIFIED: _ClassVar[Lane]
-    LANE_INTERACTIVE: _ClassVar[Lane]
-    LANE_BATCH: _ClassVar[Lane]
-LANE_UNSPECIFIED: Lane
-LANE_INTERACTIVE: Lane
-LANE_BATCH: Lane
 
 class SubmitRequest(_message.Message):
     __slots__ = ("request_id", "plan", "inputs", "labels", "lane")
@@ -44,8 +34,8 @@ class SubmitRequest(_message.Message):
     plan: _run_pb2.Plan
     inputs: _containers.MessageMap[str, _artifact_pb2.ArtifactRef]
     labels: _containers.ScalarMap[str, str]
-    lane: Lane
-    def __init__(self, request_id: _Optional[str] = ..., plan: _Optional[_Union[_run_pb2.Plan, _Mapping]] = ..., inputs: _Optional[_Mapping[str, _artifact_pb2.ArtifactRef]] = ..., labels: _Optional[_Mapping[str, str]] = ..., lane: _Optional[_Union[Lane, str]] = ...) -> None: ...
+    lane: _run_pb2.Lane
+    def __init__(self, request_id: _Optional[str] = ..., plan: _Optional[_Union[_run_pb2.Plan, _Mapping]] = ..., inputs: _Optional[_Mapping[str, _artifact_pb2.ArtifactRef]] = ..., labels: _Optional[_Mapping[str, str]] = ..., lane: _Optional[_Union[_run_pb2.Lane, str]] = ...) -> None: ...
 
 class ExtractionUpdate(_message.Message):
     __slots__ = ("request_id", "run", "refused")

@@ -27,7 +27,7 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from hagd.api.artifact.v1 import artifact_pb2 as hagd_dot_api_dot_artifact_dot_v1_dot_artifact__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19hagd/api/run/v1/run.proto\x12\x0fhagd.api.run.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a#hagd/api/artifact/v1/artifact.proto\"M\n\tPlanEntry\x12\x10\n\x08stage_id\x18\x01 \x01(\t\x12\x19\n\x11semantics_version\x18\x02 \x01(\x05\x12\x13\n\x0b\x63onfig_json\x18\x03 \x01(\t\"3\n\x04Plan\x12+\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1a.hagd.api.run.v1.PlanEntry\"\x8b\x02\n\x05Stage\x12\x10\n\x08stage_id\x18\x01 \x01(\t\x12,\n\x06status\x18\x02 \x01(\x0e\x32\x1c.hagd.api.run.v1.StageStatus\x12\x10\n\x08task_key\x18\x03 \x01(\t\x12\x34\n\x07outputs\x18\x04 \x03(\x0b\x32#.hagd.api.run.v1.Stage.OutputsEntry\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\x12\x16\n\x0epeak_rss_bytes\x18\x06 \x01(\x03\x1aQ\n\x0cOutputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x30\n\x05value\x18\x02 \x01(\x0b\x32!.hagd.api.artifact.v1.ArtifactRef:\x02\x38\x01\"\xfb\x03\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12(\n\x05state\x18\x04 \x01(\x0e\x32\x19.hagd.api.run.v1.RunState\x12#\n\x04plan\x18\x05 \x01(\x0b\x32\x15.hagd.api.run.v1.Plan\x12\x30\n\x06inputs\x18\x06 \x03(\x0b\x32 .hagd.api.run.v1.Run.InputsEntry\x12\x30\n\x06labels\x18\x07 \x03(\x0b\x32 .hagd.api.run.v1.Run.LabelsEntry\x12&\n\x06stages\x18\x08 \x03(\x0b\x32\x16.hagd.api.run.v1.Stage\x12\x12\n\ngeneration\x18\t \x01(\x05\x12\x18\n\x10\x63\x61ncel_requested\x18\n \x01(\x08\x12\x10\n\x08\x65nded_by\x18\x0b \x01(\t\x12!\n\x05\x65rror\x18\x0c \x01(\x0b\x32\x12.google.rpc.Status\x1aP\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x30\n\x05value\x18\x02 \x01(\x0b\x32!.hagd.api.artifact.v1.ArtifactRef:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"J\n\x08Progress\x12\x10\n\x08stage_id\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x01\x12\r\n\x05total\x18\x03 \x01(\x01\x12\x0f\n\x07message\x18\x04 \x01(\t\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"8\n\x0fListRunsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"O\n\x10ListRunsResponse\x12\"\n\x04runs\x18\x01 \x03(\x0b\x32\x14.hagd.api.run.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x10\x43\x61ncelRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"L\n\x0eWaitRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"!\n\x0fWatchRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"i\n\tRunUpdate\x12#\n\x03run\x18\x01 \x01(\x0b\x32\x14.hagd.api.run.v1.RunH\x00\x12-\n\x08progress\x18\x02 \x01(\x0b\x32\x19.hagd.api.run.v1.ProgressH\x00\x42\x08\n\x06update*\xb2\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_STATE_RUNNING\x10\x01\x12\x16\n\x12RUN_STATE_VERIFIED\x10\x02\x12\x15\n\x11RUN_STATE_REFUTED\x10\x03\x12\x16\n\x12RUN_STATE_NO_CLAIM\x10\x04\x12\x14\n\x10RUN_STATE_FAILED\x10\x05\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x06*\x8f\x01\n\x0bStageStatus\x12\x1c\n\x18STAGE_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14STAGE_STATUS_PENDING\x10\x01\x12\x18\n\x14STAGE_STATUS_RUNNING\x10\x02\x12\x15\n\x11STAGE_STATUS_DONE\x10\x03\x12\x17\n\x13STAGE_STATUS_CACHED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19hagd/api/run/v1/run.proto\x12\x0fhagd.api.run.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a#hagd/api/artifact/v1/artifact.proto\"M\n\tPlanEntry\x12\x10\n\x08stage_id\x18\x01 \x01(\t\x12\x19\n\x11semantics_version\x18\x02 \x01(\x05\x12\x13\n\x0b\x63onfig_json\x18\x03 \x01(\t\"3\n\x04Plan\x12+\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1a.hagd.api.run.v1.PlanEntry\"\x8b\x02\n\x05Stage\x12\x10\n\x08stage_id\x18\x01 \x01(\t\x12,\n\x06status\x18\x02 \x01(\x0e\x32\x1c.hagd.api.run.v1.StageStatus\x12\x10\n\x08task_key\x18\x03 \x01(\t\x12\x34\n\x07outputs\x18\x04 \x03(\x0b\x32#.hagd.api.run.v1.Stage.OutputsEntry\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\x12\x16\n\x0epeak_rss_bytes\x18\x06 \x01(\x03\x1aQ\n\x0cOutputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x30\n\x05value\x18\x02 \x01(\x0b\x32!.hagd.api.artifact.v1.ArtifactRef:\x02\x38\x01\"\xa0\x04\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12(\n\x05state\x18\x04 \x01(\x0e\x32\x19.hagd.api.run.v1.RunState\x12#\n\x04plan\x18\x05 \x01(\x0b\x32\x15.hagd.api.run.v1.Plan\x12\x30\n\x06inputs\x18\x06 \x03(\x0b\x32 .hagd.api.run.v1.Run.InputsEntry\x12\x30\n\x06labels\x18\x07 \x03(\x0b\x32 .hagd.api.run.v1.Run.LabelsEntry\x12&\n\x06stages\x18\x08 \x03(\x0b\x32\x16.hagd.api.run.v1.Stage\x12\x12\n\ngeneration\x18\t \x01(\x05\x12\x18\n\x10\x63\x61ncel_requested\x18\n \x01(\x08\x12\x10\n\x08\x65nded_by\x18\x0b \x01(\t\x12!\n\x05\x65rror\x18\x0c \x01(\x0b\x32\x12.google.rpc.Status\x12#\n\x04lane\x18\r \x01(\x0e\x32\x15.hagd.api.run.v1.Lane\x1aP\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x30\n\x05value\x18\x02 \x01(\x0b\x32!.hagd.api.artifact.v1.ArtifactRef:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"J\n\x08Progress\x12\x10\n\x08stage_id\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x01\x12\r\n\x05total\x18\x03 \x01(\x01\x12\x0f\n\x07message\x18\x04 \x01(\t\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"8\n\x0fListRunsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"O\n\x10ListRunsResponse\x12\"\n\x04runs\x18\x01 \x03(\x0b\x32\x14.hagd.api.run.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x10\x43\x61ncelRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"L\n\x0eWaitRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"!\n\x0fWatchRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"i\n\tRunUpdate\x12#\n\x03run\x18\x01 \x01(\x0b\x32\x14.hagd.api.run.v1.RunH\x00\x12-\n\x08progress\x18\x02 \x01(\x0b\x32\x19.hagd.api.run.v1.ProgressH\x00\x42\x08\n\x06update*B\n\x04Lane\x12\x14\n\x10LANE_UNSPECIFIED\x10\x00\x12\x14\n\x10LANE_INTERACTIVE\x10\x01\x12\x0e\n\nLANE_BATCH\x10\x02*\xb2\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_STATE_RUNNING\x10\x01\x12\x16\n\x12RUN_STATE_VERIFIED\x10\x02\x12\x15\n\x11RUN_STATE_REFUTED\x10\x03\x12\x16\n\x12RUN_STATE_NO_CLAIM\x10\x04\x12\x14\n\x10RUN_STATE_FAILED\x10\x05\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x06*\x8f\x01\n\x0bStageStatus\x12\x1c\n\x18STAGE_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14STAGE_STATUS_PENDING\x10\x01\x12\x18\n\x14STAGE_STATUS_RUNNING\x10\x02\x12\x15\n\x11STAGE_STATUS_DONE\x10\x03\x12\x17\n\x13STAGE_STATUS_CACHED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,10 +40,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUN_INPUTSENTRY']._serialized_options = b'8\001'
   _globals['_RUN_LABELSENTRY']._loaded_options = None
   _globals['_RUN_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_RUNSTATE']._serialized_start=1557
-  _globals['_RUNSTATE']._serialized_end=1735
-  _globals['_STAGESTATUS']._serialized_start=1738
-  _globals['_STAGESTATUS']._serialized_end=1881
+  _globals['_LANE']._serialized_start=1593
+  _globals['_LANE']._serialized_end=1659
+  _globals['_RUNSTATE']._serialized_start=1662
+  _globals['_RUNSTATE']._serialized_end=1840
+  _globals['_STAGESTATUS']._serialized_start=1843
+  _globals['_STAGESTATUS']._serialized_end=1986
   _globals['_PLANENTRY']._serialized_start=140
   _globals['_PLANENTRY']._serialized_end=217
   _globals['_PLAN']._serialized_start=219
@@ -53,25 +55,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STAGE_OUTPUTSENTRY']._serialized_start=459
   _globals['_STAGE_OUTPUTSENTRY']._serialized_end=540
   _globals['_RUN']._serialized_start=543
-  _globals['_RUN']._serialized_end=1050
-  _globals['_RUN_INPUTSENTRY']._serialized_start=923
-  _globals['_RUN_INPUTSENTRY']._serialized_end=1003
-  _globals['_RUN_LABELSENTRY']._serialized_start=1005
-  _globals['_RUN_LABELSENTRY']._serialized_end=1050
-  _globals['_PROGRESS']._serialized_start=1052
-  _globals['_PROGRESS']._serialized_end=1126
-  _globals['_GETRUNREQUEST']._serialized_start=1128
-  _globals['_GETRUNREQUEST']._serialized_end=1159
-  _globals['_LISTRUNSREQUEST']._serialized_start=1161
-  _globals['_LISTRUNSREQUEST']._serialized_end=1217
-  _globals['_LISTRUNSRESPONSE']._serialized_start=1219
-  _globals['_LISTRUNSRESPONSE']._serialized_end=1298
-  _globals['_CANCELRUNREQUEST']._serialized_start=1300
-  _globals['_CANCELRUNREQUEST']._serialized_end=1334
-  _globals['_WAITRUNREQUEST']._serialized_start=1336
-  _globals['_WAITRUNREQUEST']._serialized_end=1412
-  _globals['_WATCHRUNREQUEST']._serialized_start=1414
-  _globals['_WATCHRUNREQUEST']._serialized_end=1447
-  _globals['_RUNUPDATE']._serialized_start=1449
-  _globals['_RUNUPDATE']._serialized_end=1554
+  _globals['_RUN']._serialized_end=1087
+  _globals['_RUN_INPUTSENTRY']._serialized_start=960
+  _globals['_RUN_INPUTSENTRY']._serialized_end=1040
+  _globals['_RUN_LABELSENTRY']._serialized_start=1042
+  _globals['_RUN_LABELSENTRY']._serialized_end=1087
+  _globals['_PROGRESS']._serialized_start=1089
+  _globals['_PROGRESS']._serialized_end=1163
+  _globals['_GETRUNREQUEST']._serialized_start=1165
+  _globals['_GETRUNREQUEST']._serialized_end=1196
+  _globals['_LISTRUNSREQUEST']._serialized_start=1198
+  _globals['_LISTRUNSREQUEST']._serialized_end=1254
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1256
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1335
+  _globals['_CANCELRUNREQUEST']._serialized_start=1337
+  _globals['_CANCELRUNREQUEST']._serialized_end=1371
+  _globals['_WAITRUNREQUEST']._serialized_start=1373
+  _globals['_WAITRUNREQUEST']._serialized_end=1449
+  _globals['_WATCHRUNREQUEST']._serialized_start=1451
+  _globals['_WATCHRUNREQUEST']._serialized_end=1484
+  _globals['_RUNUPDATE']._serialized_start=1486
+  _globals['_RUNUPDATE']._serialized_end=1591
 # @@protoc_insertion_point(module_scope)

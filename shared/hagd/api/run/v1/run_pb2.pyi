@@ -12,6 +12,12 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Lane(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LANE_UNSPECIFIED: _ClassVar[Lane]
+    LANE_INTERACTIVE: _ClassVar[Lane]
+    LANE_BATCH: _ClassVar[Lane]
+
 class RunState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     RUN_STATE_UNSPECIFIED: _ClassVar[RunState]
@@ -29,6 +35,9 @@ class StageStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STAGE_STATUS_RUNNING: _ClassVar[StageStatus]
     STAGE_STATUS_DONE: _ClassVar[StageStatus]
     STAGE_STATUS_CACHED: _ClassVar[StageStatus]
+LANE_UNSPECIFIED: Lane
+LANE_INTERACTIVE: Lane
+LANE_BATCH: Lane
 RUN_STATE_UNSPECIFIED: RunState
 RUN_STATE_RUNNING: RunState
 RUN_STATE_VERIFIED: RunState
@@ -82,7 +91,7 @@ class Stage(_message.Message):
     def __init__(self, stage_id: _Optional[str] = ..., status: _Optional[_Union[StageStatus, str]] = ..., task_key: _Optional[str] = ..., outputs: _Optional[_Mapping[str, _artifact_pb2.ArtifactRef]] = ..., seconds: _Optional[float] = ..., peak_rss_bytes: _Optional[int] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("run_id", "principal", "request_id", "state", "plan", "inputs", "labels", "stages", "generation", "cancel_requested", "ended_by", "error")
+    __slots__ = ("run_id", "principal", "request_id", "state", "plan", "inputs", "labels", "stages", "generation", "cancel_requested", "ended_by", "error", "lane")
     class InputsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -109,6 +118,7 @@ class Run(_message.Message):
     CANCEL_REQUESTED_FIELD_NUMBER: _ClassVar[int]
     ENDED_BY_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    LANE_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     principal: str
     request_id: str
@@ -121,7 +131,8 @@ class Run(_message.Message):
     cancel_requested: bool
     ended_by: str
     error: _status_pb2.Status
-    def __init__(self, run_id: _Optional[str] = ..., principal: _Optional[str] = ..., request_id: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., inputs: _Optional[_Mapping[str, _artifact_pb2.ArtifactRef]] = ..., labels: _Optional[_Mapping[str, str]] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., generation: _Optional[int] = ..., cancel_requested: _Optional[bool] = ..., ended_by: _Optional[str] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
+    lane: Lane
+    def __init__(self, run_id: _Optional[str] = ..., principal: _Optional[str] = ..., request_id: _Optional[str] = ..., state: _Optional[_Union[RunState, str]] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ..., inputs: _Optional[_Mapping[str, _artifact_pb2.ArtifactRef]] = ..., labels: _Optional[_Mapping[str, str]] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., generation: _Optional[int] = ..., cancel_requested: _Optional[bool] = ..., ended_by: _Optional[str] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., lane: _Optional[_Union[Lane, str]] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("stage_id", "done", "total", "message")
