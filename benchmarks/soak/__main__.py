@@ -80,11 +80,11 @@ def _proof(soaked: Soaked, findings: Findings, most_wasted: float) -> list[Row]:
 
 def _faults(soaked: Soaked, settings: Settings) -> list[Row]:
     journal, least = soaked.journal.read(), settings.least
-    rows = [Row(f"died {point}", accounts.point_hits(journal, point), least.point) for point in POINTS]
-    rows.append(Row("kill -9 at random", accounts.kills(journal), least.kills))
-    rows.append(Row("long SIGSTOPs", accounts.long_stops(journal, _beyond(settings)), least.stops))
-    rows += [Row(f"restarts of the {it}", accounts.restarts(journal, it), least.restarts) for it in ("broker", "store")]
-    return rows
+    met = [(f"died {point}", accounts.point_hits(journal, point), least.point) for point in POINTS]
+    met.append(("kill -9 at random", accounts.kills(journal), least.kills))
+    met.append(("long SIGSTOPs", accounts.long_stops(journal, _beyond(settings)), least.stops))
+    met += [(f"restarts of the {it}", accounts.restarts(journal, it), least.restarts) for it in ("broker", "store")]
+    return [Row(name, count, floor if least.is_floor else None) for name, count, floor in met]
 
 
 def _others(soaked: Soaked) -> list[Row]:
