@@ -33,7 +33,11 @@ _OWN_HEADERS: Final = (ATTEMPTS_HEADER, FAILURES_HEADER, NOT_BEFORE_HEADER)
 _POLL_MS: Final = 100
 _FETCH_MS: Final = 500
 """How long the broker keeps a fetch that finds nothing; what comes meanwhile is answered at once."""
-_BATCH: Final = 64
+_ALL: Final = 1_000_000
+"""Every poll hands out all that was fetched. kafka-python 3.0 forgets a partition for ever that is paused while it
+holds back a part of a fetch: nothing is fetched of it any more, and nobody is told."""
+_FETCH_BYTES: Final = 128 << 10
+"""Of a partition, so that little comes for which there is no room; a record that is larger comes all the same."""
 _COMMIT_MS: Final = 5_000
 _PASSING_SECONDS: Final = 2.0
 _FIRST_BACKOFF_SECONDS: Final = 0.1
@@ -133,7 +137,7 @@ class GroupMember:
             session_timeout_ms=int(self._settings.session_timeout_seconds * 1000),
             heartbeat_interval_ms=int(self._settings.session_timeout_seconds * 1000 / 6),
             fetch_max_wait_ms=_FETCH_MS,
-            max_partition_fetch_bytes=2 * MAX_RECORD_BYTES,
+            max_partition_fetch_bytes=_FETCH_BYTES,
             fetch_max_bytes=4 * MAX_RECORD_BYTES,
         )
         try:
@@ -156,7 +160,8 @@ class GroupMember:
         while not self._closing.is_set():
             try:
                 self._hold_back(consumer)
-                self._take(consumer.poll(timeout_ms=_POLL_MS, max_records=_BATCH))
+                for place, offset in self._take(consumer.poll(timeout_ms=_POLL_MS, max_records=_ALL)).items():
+                    consumer.seek(place, offset)
                 if time.monotonic() - committed_at >= self._settings.commit_seconds:
                     self._commit(consumer)
                     committed_at = time.monotonic()
@@ -180,7 +185,7 @@ class GroupMember:
     def _hold_back(self, consumer: KafkaConsumer) -> None:
         """Fetch those partitions whose window has room, and no others, also of those assigned a moment ago."""
         with self._changed:
-            full = {TopicPartition(*place) for place, window in self.windows.items() if window.is_full(_BATCH)}
+            full = {TopicPartition(*place) for place, window in self.windows.items() if window.is_full()}
         assigned: set[TopicPartition] = consumer.assignment()
         paused: set[TopicPartition] = consumer.paused()
         if pause := (full & assigned) - paused:
@@ -188,9 +193,11 @@ class GroupMember:
         if resume := (paused & assigned) - full:
             consumer.resume(*resume)
 
-    def _take(self, fetched: Mapping[TopicPartition, list[Any]]) -> None:
+    def _take(self, fetched: Mapping[TopicPartition, list[Any]]) -> dict[TopicPartition, int]:
+        """Take what there is room for; give the offsets from which the rest is to be fetched once more."""
+        again: dict[TopicPartition, int] = {}
         if not fetched:
-            return
+            return again
         with self._changed:
             for partition, records in fetched.items():
                 place = (partition.topic, partition.partition)
@@ -198,9 +205,10 @@ class GroupMember:
                 if place not in self._owned:
                     continue
                 window = self.windows.setdefault(place, PartitionWindow(records[0].offset))
-                for record in records:
-                    window.add(_held(record))
+                if not all(window.add(_held(record)) for record in records):
+                    again[partition] = window.next
             self._changed.notify_all()
+        return again
 
     def _commit(self, consumer: KafkaConsumer) -> None:
         done = self.finished()

@@ -12,7 +12,7 @@ from typing import Final
 WINDOW_OFFSETS: Final = 256
 """Offsets held beyond the committed one."""
 READY_EVENTS: Final = 64
-"""Events fetched ahead of being claimed."""
+"""So many events that wait to be claimed are enough: no more are fetched, beside those that came with the last."""
 
 
 @dataclass
@@ -51,16 +51,23 @@ class PartitionWindow:
     def __post_init__(self) -> None:
         self.next = self.committed
 
-    def add(self, held: Held) -> None:
-        """Take in a fetched event; one that was seen before changes nothing. Offsets may have gaps."""
-        if held.offset >= self.next:
-            self._held[held.offset] = held
-            self.next = held.offset + 1
+    def add(self, held: Held) -> bool:
+        """Take in a fetched event, and give False when it finds no room; one that was seen before changes nothing.
 
-    def is_full(self, room: int) -> bool:
-        """Say whether another `room` offsets would be too many, or enough events wait to be claimed at all."""
+        Offsets may have gaps, so an empty window has room for any.
+        """
+        if held.offset < self.next:
+            return True
+        if held.offset - self.lowest() >= WINDOW_OFFSETS and self._held:
+            return False
+        self._held[held.offset] = held
+        self.next = held.offset + 1
+        return True
+
+    def is_full(self) -> bool:
+        """Say whether there is no room for another offset, or enough events wait to be claimed."""
         waiting = sum(held.attempts == 0 for held in self._held.values())
-        return self.next - self.lowest() + room > WINDOW_OFFSETS or waiting >= READY_EVENTS
+        return self.next - self.lowest() >= WINDOW_OFFSETS or waiting >= READY_EVENTS
 
     def lowest(self) -> int:
         """Give the lowest offset that is not done: what to commit. Forgets what lies before it."""

@@ -69,22 +69,31 @@ def test_an_event_that_was_given_back_waits_for_its_time_and_others_pass_it() ->
 
 def test_fetching_stops_when_many_events_wait_and_goes_on_when_they_were_claimed() -> None:
     made = window(*range(READY_EVENTS))
-    assert made.is_full(1)
+    assert made.is_full()
     take(made)
-    assert not made.is_full(1)
+    assert not made.is_full()
 
 
-def test_fetching_stops_before_the_window_could_grow_beyond_its_bound() -> None:
+def test_a_window_takes_no_more_than_its_bound_and_says_where_to_go_on() -> None:
     made = window()
-    for offset in range(WINDOW_OFFSETS - 63):
-        assert not made.is_full(64)
-        made.add(Held(offset, b"x", 0.0))
+    for offset in range(WINDOW_OFFSETS):
+        assert not made.is_full()
+        assert made.add(Held(offset, b"x", 0.0))
         held = take(made)
         if offset:
             made.finish(held)
-    assert made.is_full(64)
+    assert made.is_full()
+    assert not made.add(Held(WINDOW_OFFSETS, b"x", 0.0))
+    assert made.next == WINDOW_OFFSETS
     made.finish(next(iter(made._held.values())))
-    assert not made.is_full(64)
+    assert not made.is_full()
+    assert made.add(Held(WINDOW_OFFSETS, b"x", 0.0))
+
+
+def test_an_empty_window_has_room_however_far_the_next_offset_is() -> None:
+    made = window()
+    assert made.add(Held(WINDOW_OFFSETS * 3, b"x", 0.0))
+    assert not made.add(Held(WINDOW_OFFSETS * 4, b"x", 0.0))
 
 
 @given(st.lists(st.integers(0, 30), unique=True, min_size=1), st.data())
