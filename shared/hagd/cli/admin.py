@@ -111,6 +111,10 @@ def create_acls(
         list[str] | None,
         typer.Option("--chain", metavar="STAGE,...", help="A plan that is to be possible; that of hagd by default."),
     ] = None,
+    producer: Annotated[
+        list[str] | None,
+        typer.Option("--producer", metavar="NAME", help="A user of another system that asks for runs."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be allowed, allow nothing.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -119,7 +123,7 @@ def create_acls(
 
     settings = kafka_settings(servers)
     chains = [tuple(text.split(",")) for text in chain] if chain else [STAGES]
-    grants = kafka_acls.plan_grants(_principals(principal), chains, settings.group_prefix)
+    grants = kafka_acls.plan_grants(_principals(principal), chains, settings.group_prefix, producer or [])
     report = kafka_acls.create_acls(settings, grants, dry_run=dry_run)
     rows = [{"action": it.action} | it.grant.__dict__ for it in report.grants]
     if as_json:

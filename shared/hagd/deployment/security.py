@@ -13,7 +13,8 @@ from typing import Final
 from hagd.deployment.settings import ServiceSettings
 from hagd.errors import InvalidInputError
 
-MESSAGE_LIMIT_BYTES: Final = 4 * 2**20
+_MIB: Final = 2**20
+MESSAGE_LIMIT_BYTES: Final = 4 * _MIB
 """Tensors never travel in messages: a larger one is a mistake and is refused."""
 
 
@@ -138,7 +139,12 @@ def security_of(settings: ServiceSettings) -> SecurityConfig:
     Raises:
         InvalidInputError: one is missing beside another, or names a file that is not there.
     """
-    limits = CallLimits(concurrent_calls=settings.concurrent_calls, concurrent_streams=settings.concurrent_streams)
+    limits = CallLimits(
+        int(settings.message_mib * _MIB),
+        settings.concurrent_calls,
+        settings.concurrent_streams,
+        timedelta(seconds=settings.keepalive_seconds),
+    )
     return SecurityConfig(_tls_of(settings), _tokens_of(settings), settings.insecure, limits)
 
 

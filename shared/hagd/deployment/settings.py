@@ -61,6 +61,8 @@ class ServiceSettings(BaseSettings):
     insecure: bool = Field(False, description="serve any address, whoever calls")
     concurrent_calls: int = Field(1024, ge=1, description="calls at work in the whole service")
     concurrent_streams: int = Field(128, ge=1, description="calls at work on one connection")
+    message_mib: float = Field(4.0, gt=0, le=64, description="largest message of a call, in MiB, either way")
+    keepalive_seconds: float = Field(60.0, ge=10, description="silence after which a connection is asked for life")
     reflection: bool = Field(True, description="tell callers which services and messages there are")
     stream_runs: int = Field(256, ge=1, description="unfinished runs of one stream, after which it is read no further")
     principal_runs: int | None = Field(None, ge=1, description="unfinished runs of a caller; no limit by default")

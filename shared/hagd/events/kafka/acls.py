@@ -75,7 +75,10 @@ class AclReport:
 
 
 def plan_grants(
-    principals: Mapping[str, Collection[str]], chains: Iterable[Sequence[str]], group_prefix: str = ""
+    principals: Mapping[str, Collection[str]],
+    chains: Iterable[Sequence[str]],
+    group_prefix: str = "",
+    producers: Iterable[str] = (),
 ) -> list[Grant]:
     """Give all that some principals need and nothing more.
 
@@ -83,6 +86,7 @@ def plan_grants(
         principals: the stages that each works off, `extraction` for the router among them.
         chains: plans that are to be possible, as stages in their order: each may ask for what follows it in one.
         group_prefix: what the services put before the names of their consumer groups.
+        producers: principals of other systems, which ask for runs and read what becomes of them.
 
     Raises:
         InvalidInputError: a principal has no stage, or one that no chain has.
@@ -100,7 +104,17 @@ def plan_grants(
         for stage in stages:
             following = _following(stage, chains)
             found |= {Grant(principal, *rest) for rest in _needs(stage, following, group_prefix)}
+    for producer in producers:
+        found |= {Grant(producer, "topic", requested_topic(ENTRY_STAGE, lane), "write") for lane in LANES}
+        found |= {Grant(producer, "topic", topic, "read") for topic in _told_to_producers(chains)}
     return sorted(found)
+
+
+def _told_to_producers(chains: Iterable[Sequence[str]]) -> set[str]:
+    """Give the topics from which another system learns what became of requests, those that were refused among them."""
+    facts = {fact_topic(stage) for chain in chains for stage in chain}
+    refused = {unreadable_topic(requested_topic(ENTRY_STAGE, lane)) for lane in LANES}
+    return {*facts, *refused, dead_letter_topic(ENTRY_STAGE), PROGRESSED, RUN_FAILED, RUN_CANCELLED}
 
 
 def _following(stage: str, chains: Iterable[Sequence[str]]) -> set[str]:

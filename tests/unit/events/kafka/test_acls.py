@@ -81,6 +81,15 @@ def test_a_swapped_stage_may_ask_for_what_follows_in_its_chain() -> None:
     assert "hagd.traversal.requested.v1" in allowed(grants, "l", "write")
 
 
+def test_a_producer_asks_and_reads_what_became_of_it_and_no_request_of_others() -> None:
+    grants = plan_grants(EACH, [CHAIN], producers=["shop"])
+    assert allowed(grants, "shop", "write") == ENTRY
+    read = allowed(grants, "shop", "read")
+    assert {"hagd.circuit.verified.v1", "hagd.run.failed.v1", "hagd.extraction.requested.v1.unreadable"} <= read
+    assert not any(is_work_topic(topic) for topic in read)
+    assert allowed(grants, "shop", "read", "group") == set()
+
+
 @pytest.mark.parametrize("stages", [("nobody",), ()])
 def test_a_principal_without_a_stage_of_a_chain_is_refused(stages: tuple[str, ...]) -> None:
     with pytest.raises(InvalidInputError, match="which no chain has"):
