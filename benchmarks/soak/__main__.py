@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 def _proof(soaked: Soaked, findings: Findings, most_wasted: float) -> list[Row]:
     rows = [Row(text, findings.count(rule), 0, at_most=True) for rule, text in RULES.items()]
     found = _computations(soaked)
-    wasted = sum(it.seconds for it in found if not it.useful)
+    wasted = sum(it.wasted for it in found)
     note = f"{wasted:.0f} of {sum(it.seconds for it in found):.0f} s"
     share = Row(
         "computing seconds that gave no published result", accounts.wasted_share(found), most_wasted, True, note

@@ -3,9 +3,11 @@
 The seconds of a computation are those for which it had its worker, the start of a worker included: until its end, or
 the death of its process, without the time for which the process was stopped. A computation is wasted unless its result
 is the one that was published: its key has a manifest with just the seconds that its worker measured, which no two
-computations share.
+computations share. Of one that was interrupted, what came before its last checkpoint is kept, if a later attempt went
+on from there: it saved none at that step or an earlier one.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +28,13 @@ class Computation:
     useful: bool
     why: str
     """How it ended."""
+    kept: float
+    """Seconds before a checkpoint from which a later attempt went on."""
+
+    @property
+    def wasted(self) -> float:
+        """Give the seconds that were in vain."""
+        return 0.0 if self.useful else max(0.0, self.seconds - self.kept)
 
 
 def computations(journal: Sequence[Line], published: Mapping[str, Iterable[float]]) -> list[Computation]:
@@ -33,6 +42,7 @@ def computations(journal: Sequence[Line], published: Mapping[str, Iterable[float
     ends = {line["computation"]: line for line in journal if line["what"] in ("computed", "gave-up")}
     deaths = _deaths(journal)
     last = max((line["at"] for line in journal), default=0.0)
+    saved = _used_checkpoints(journal)
     found: list[Computation] = []
     for line in journal:
         if line["what"] != "began":
@@ -42,14 +52,17 @@ def computations(journal: Sequence[Line], published: Mapping[str, Iterable[float
         seconds = max(0.0, ended - line["at"] - _stopped(journal, line["pid"], line["at"], ended))
         why = end.get("why", "computed") if end else "died"
         useful = why == "computed" and end is not None and end["seconds"] in set(published.get(line["key"], ()))
-        found.append(Computation(line["key"], line["stage"], line["at"], ended, seconds, useful, why))
+        place = (line["key"], line["epoch"])
+        until = saved[place] if place in saved else line["at"]
+        kept = max(0.0, until - line["at"] - _stopped(journal, line["pid"], line["at"], until))
+        found.append(Computation(line["key"], line["stage"], line["at"], ended, seconds, useful, why, kept))
     return found
 
 
 def wasted_share(found: Iterable[Computation]) -> float:
     """Give the share of all computing seconds that were in vain."""
     found = list(found)
-    return sum(it.seconds for it in found if not it.useful) / max(1e-9, sum(it.seconds for it in found))
+    return sum(it.wasted for it in found) / max(1e-9, sum(it.seconds for it in found))
 
 
 def point_hits(journal: Sequence[Line], point: str) -> int:
@@ -90,6 +103,24 @@ def at_once(found: Sequence[Computation]) -> int:
         for same in by_key.values()
         for it in same
     )
+
+
+def _used_checkpoints(journal: Sequence[Line]) -> dict[tuple[str, int], float]:
+    """Give when each attempt at a task, by key and epoch, saved the last checkpoint that a later one went on from."""
+    steps: dict[str, dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    for line in journal:
+        if line["what"] == "checkpoint":
+            steps[line["key"]][line["epoch"]][line["step"]] = line["saved"]
+    keys = {line["computation"]: (line["key"], line["epoch"]) for line in journal if line["what"] == "began"}
+    done = {keys[line["computation"]] for line in journal if line["what"] == "computed"}
+    found: dict[tuple[str, int], float] = {}
+    for key, attempts in steps.items():
+        for epoch, saved in attempts.items():
+            later = [it for it in sorted(attempts) if it > epoch]
+            finished = any(other == key and it > epoch for other, it in done)
+            if min(attempts[later[0]]) > max(saved) if later else finished:
+                found[key, epoch] = saved[max(saved)]
+    return found
 
 
 def _took_over(line: Line, hit: Line) -> bool:

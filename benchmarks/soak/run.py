@@ -16,6 +16,7 @@ from urllib3.exceptions import HTTPError
 
 from benchmarks.soak.caller import Caller
 from benchmarks.soak.chaos import Chaos
+from benchmarks.soak.checkpoints import CheckpointWatch
 from benchmarks.soak.cluster import BUCKET, Cluster, running_cluster
 from benchmarks.soak.evidence import Evidence, gather
 from benchmarks.soak.faults import Faults
@@ -96,6 +97,9 @@ def soak(settings: Settings, folder: Path) -> Soaked:
         stack.callback(supervisor.close)
         supervisor.start()
         _say(f"{len(supervisor.services)} services serve after {time.monotonic() - begun:.0f} s")
+        watch = CheckpointWatch(cluster.bucket(), faults.journal)
+        stack.callback(watch.close)
+        watch.start()
         chaos = Chaos(settings, cluster, supervisor, faults)
         stack.callback(chaos.close)
         chaos.start(draw_timetable(settings), settings.minutes * 60)

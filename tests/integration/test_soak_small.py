@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from benchmarks.soak.accounts import computations
 from benchmarks.soak.auditor import audit, run_id_of
 from benchmarks.soak.evidence import Blob, Evidence
 
@@ -171,3 +172,44 @@ def test_the_auditor_finds_poison_that_was_lost_and_letters_that_are_no_poison()
     assert wrong(replace(evidence(), topics=topics)) == {"letter": 1}
     topics = evidence().topics | {"hagd.soak-sum.requested.v1.unreadable": [b"what"]}
     assert wrong(replace(evidence(), topics=topics)) == {"letter": 1}
+
+
+# The accounts
+
+
+def attempt(epoch: int, began: float, ended: float | None = None, died: float | None = None) -> list[dict[str, Any]]:
+    named = {"pid": epoch, "computation": str(epoch)}
+    lines: list[dict[str, Any]] = [{"what": "began", "at": began, **named, "stage": "s", "key": KEY, "epoch": epoch}]
+    if ended is not None:
+        lines.append({"what": "computed", "at": ended, **named, "seconds": ended - began})
+    if died is not None:
+        lines.append({"what": "died", "at": died, "pid": 0, "process": epoch})
+    return lines
+
+
+def saved(epoch: int, step: int, at: float) -> dict[str, Any]:
+    return {"what": "checkpoint", "at": at, "pid": 0, "key": KEY, "epoch": epoch, "step": step, "saved": at}
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "wasted"),
+    [
+        ([], 10.0),
+        ([saved(1, 20, 4.0), saved(1, 40, 8.0)], 2.0),
+        # The second attempt went on behind it, or began anew.
+        ([saved(1, 40, 8.0), saved(2, 60, 23.0)], 2.0),
+        ([saved(1, 40, 8.0), saved(2, 20, 23.0)], 10.0),
+        ([saved(1, 40, 8.0), saved(2, 40, 23.0)], 10.0),
+    ],
+)
+def test_what_an_attempt_saved_is_kept_where_the_next_goes_on_from_there(
+    checkpoints: list[dict[str, Any]], wasted: float
+) -> None:
+    journal = [*attempt(1, 0.0, died=10.0), *attempt(2, 20.0, ended=25.0), *checkpoints]
+    found = computations(journal, {KEY: [5.0]})
+    assert [(it.seconds, it.wasted) for it in found] == [(10.0, wasted), (5.0, 0.0)]
+
+
+def test_a_checkpoint_that_nobody_went_on_from_keeps_nothing() -> None:
+    journal = [*attempt(1, 0.0, died=10.0), saved(1, 40, 8.0)]
+    assert [(it.seconds, it.wasted) for it in computations(journal, {})] == [(10.0, 10.0)]

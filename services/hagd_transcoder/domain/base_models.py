@@ -30,7 +30,7 @@ PATIENCE = 4
 """Train up to this many times the planned steps before giving up."""
 WARM_UP = 10
 CHECK_EVERY = 10
-CHECKPOINT_EVERY = 50
+CHECKPOINT_EVERY = 20
 _INIT_STD = 0.02
 
 
