@@ -118,7 +118,6 @@ class _Hop:
 
     def _consume(self) -> None:
         consumer: Any = KafkaConsumer(
-            self._source,
             bootstrap_servers=self._server.kafka,
             group_id=self._source,
             enable_auto_commit=False,
@@ -126,6 +125,10 @@ class _Hop:
             fetch_max_wait_ms=100,
             metrics_enabled=False,
         )
+        # A group whose leader does not know the topic yet is shared out empty, and stays so for minutes.
+        while not consumer.partitions_for_topic(self._source):
+            time.sleep(0.1)
+        consumer.subscribe([self._source])
         committed_at = 0.0
         while True:
             fetched = consumer.poll(timeout_ms=100, max_records=_AHEAD)
