@@ -1,8 +1,10 @@
 """Stages that a person has told to rest: a mark in the store, which every replica of the stage looks at."""
 
 import json
+import math
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
@@ -46,6 +48,30 @@ class StageControl:
             if there is not None:
                 found[key.split("/")[1]] = str(json.loads(there.data).get("reason", ""))
         return found
+
+
+@dataclass
+class RestWatch:
+    """Looks at the mark of one stage for all its loops in a process, once in `LOOK_SECONDS`."""
+
+    control: StageControl
+    stage_id: str
+    clock: Clock
+    _paused: bool = field(default=False, init=False)
+    _looked_at: float = field(default=-math.inf, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def is_paused(self) -> bool:
+        """Say whether the stage is to take no work, as of a moment ago.
+
+        Raises:
+            StoreFullError, UnavailableError: the store.
+        """
+        with self._lock:
+            now = self.clock.monotonic()
+            if now - self._looked_at >= LOOK_SECONDS:
+                self._paused, self._looked_at = self.control.is_paused(self.stage_id), now
+            return self._paused
 
 
 @dataclass(frozen=True)

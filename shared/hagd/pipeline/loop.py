@@ -35,7 +35,7 @@ from hagd.execution.checkpoints import clear_checkpoints
 from hagd.execution.executor import Executor, Task
 from hagd.execution.wire import Failure, failure_of
 from hagd.pipeline.contract import StageSpec
-from hagd.pipeline.control import LOOK_SECONDS, StageControl
+from hagd.pipeline.control import RestWatch, StageControl
 from hagd.pipeline.dead_letters import bury
 from hagd.pipeline.leasekeeper import LeaseKeeper
 from hagd.pipeline.places import Places
@@ -83,12 +83,12 @@ class StageLoop:
     """Told what happens here, for whoever observes the process."""
     places: Places = field(default_factory=Places)
     """Which tasks of the stage may be at work at once, shared by its loops."""
+    rest: RestWatch | None = None
+    """Says when the stage is to rest, shared by its loops; a watch of its own when None."""
     spare: bool = False
     """Whether this loop is one more than there are places: it passes on results that are there while all are taken.
     It leaves the batch lane alone, lest it should hold one of its requests in front of a person's."""
     _reported_at: float = field(default=-math.inf, init=False)
-    _paused: bool = field(default=False, init=False)
-    _looked_at: float = field(default=-math.inf, init=False)
     _turn: int = field(default=0, init=False)
     _last_death: str = field(default="", init=False)
 
@@ -103,7 +103,7 @@ class StageLoop:
                 busy = False
                 self.stop.wait(1.0)
             else:
-                self.watch.paused(self.spec.id, self._paused)
+                self.watch.paused(self.spec.id, self._is_paused())
             if not busy:
                 self.stop.wait(0.1)
 
@@ -128,10 +128,9 @@ class StageLoop:
         return True
 
     def _is_paused(self) -> bool:
-        now = self.clock.monotonic()
-        if now - self._looked_at >= LOOK_SECONDS:
-            self._paused, self._looked_at = StageControl(self.store).is_paused(self.spec.id), now
-        return self._paused
+        if self.rest is None:
+            self.rest = RestWatch(StageControl(self.store), self.spec.id, self.clock)
+        return self.rest.is_paused()
 
     def _topics(self) -> list[str]:
         if self.spare:

@@ -20,6 +20,7 @@ from hagd.events.log import EventLog
 from hagd.execution.executor import Executor
 from hagd.execution.selection import open_executor
 from hagd.pipeline.contract import StageSpec
+from hagd.pipeline.control import RestWatch, StageControl
 from hagd.pipeline.intake import PlanSettings
 from hagd.pipeline.loop import StageLoop
 from hagd.pipeline.places import Places
@@ -173,6 +174,7 @@ class Wiring:
         workers, loops = self.config.executor.workers, list[StageLoop]()
         for spec in self.stages.values():
             places = Places(threading.Semaphore(workers))
+            rest = RestWatch(StageControl(self.store), spec.id, clock)
             watches = [StageWatch(self.meter, clock) for _ in range(workers + _SPARE_LOOPS)]
             declare_stage(spec.id, watches, workers, self.log, self.meter, clock)
             for number, watch in enumerate(watches):
@@ -183,7 +185,7 @@ class Wiring:
                     on_takeover=partial(watch.took_over, spec.id),
                 )
                 parts = (spec, self.log, self.store, self.runs, self.executor, leases, clock)
-                loop = StageLoop(*parts, stop=stop, draining=draining, watch=watch, places=places)
+                loop = StageLoop(*parts, stop=stop, draining=draining, watch=watch, places=places, rest=rest)
                 loop.spare = number >= workers
                 loops.append(loop)
         return loops

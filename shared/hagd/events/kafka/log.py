@@ -31,7 +31,7 @@ from hagd.events.log import START, Delivery, Position, ReadRecord, Record
 from hagd.events.topics import RETRY_TIERS, is_work_topic, retry_topic, unreadable_topic
 from hagd.telemetry.traceparent import HEADER
 
-_LOOK_SECONDS: Final = 0.05
+_LOOK_SECONDS: Final = 0.25
 _UNREADABLE_SECONDS: Final = 5.0
 _OVERSIZE_KEPT_BYTES: Final = 64 << 10
 _HEADER_BYTES: Final = 32 << 10
