@@ -97,13 +97,12 @@ class StageLoop:
         while not (self.stop.is_set() or self.draining.is_set()):
             try:
                 busy = self.step()
+                self.watch.paused(self.spec.id, self._is_paused())
             except (UnavailableError, StoreFullError) as error:
                 _LOG.warning("stage %s waits: %s", self.spec.id, error.message)
                 self.watch.paused(self.spec.id, True)
                 busy = False
                 self.stop.wait(1.0)
-            else:
-                self.watch.paused(self.spec.id, self._is_paused())
             if not busy:
                 self.stop.wait(0.1)
 
