@@ -11,7 +11,7 @@ PYTEST_FLAGS ?=
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup demo demo-llm servers test test-servers soak check gen docs format constraints bench-circuits bench-runtime train-membership browser clean
+.PHONY: help setup demo demo-llm servers test test-servers soak check gen docs format constraints bench-circuits bench-runtime bench-dictionaries train-membership browser clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -104,6 +104,9 @@ bench-runtime: export OMP_NUM_THREADS := 1
 bench-runtime: export MKL_NUM_THREADS := 1
 bench-runtime: servers  ## what the runtime costs over real Kafka and MinIO; at most 20 minutes
 	PYTHONPATH=tools $(BIN)/python -m benchmarks.runtime
+
+bench-dictionaries: $(READY)  ## training dictionaries, beside eai-sparsify
+	$(BIN)/python -m benchmarks.dictionaries
 
 train-membership: $(READY)  ## retrain the graph network that ships with the package
 	$(BIN)/python -m hagd_traversal.membership.training

@@ -1,9 +1,17 @@
 """What is trained and how: concrete numbers, nothing left open, and the schedules that follow from them."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from hagd.dictionaries.dictionary import DictionaryKind
+
+ELSEWHERE: Final = 0.1
+"""Weight of positions where an MLP cannot reach a judged logit: no circuit contains them, the report does."""
+ELSEWHERE_SHARE: Final = 8
+"""One prompt in this many is looked at there."""
+SCALE_PROMPTS: Final = 512
+"""Prompts that set scales and rank neurons."""
+CHECKPOINTS: Final = 10
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,11 @@ class TrainingPlan:
     rate: float
     auxiliary: float
     seed: int
+
+    @property
+    def is_local(self) -> bool:
+        """Say whether every loss is the squared error of one layer, so that layers step by themselves."""
+        return not (self.behaviour or self.nested or self.balance)
 
     def k_at(self, step: int) -> int:
         """Give k at a step: geometric from `k_start` to `k` over the first 60 % of the steps."""

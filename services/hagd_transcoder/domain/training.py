@@ -1,4 +1,5 @@
-"""Train the dictionaries of all layers together: one run of the model per step, one optimiser, one checkpoint.
+"""Train the dictionaries of all layers together: one run of the model per step, one optimiser, one checkpoint. Those
+whose losses look at one layer alone are trained by `local_training`.
 
 Everything random comes from one generator whose state is part of the checkpoint, so a run that was stopped and
 resumed ends with the same bytes as one that was not (on one CPU).
@@ -27,14 +28,8 @@ from hagd_transcoder.domain.learner import (
     reconstruction_loss,
     start_learner,
 )
-from hagd_transcoder.domain.plan import TrainingPlan
-
-ELSEWHERE = 0.1
-"""Weight of positions where an MLP cannot reach a judged logit: no circuit contains them, the report does."""
-SCALE_PROMPTS = 512
-ELSEWHERE_SHARE = 8
-"""One prompt in this many is looked at there."""
-CHECKPOINTS = 10
+from hagd_transcoder.domain.local_training import train_locally
+from hagd_transcoder.domain.plan import CHECKPOINTS, ELSEWHERE, ELSEWHERE_SHARE, SCALE_PROMPTS, TrainingPlan
 
 
 def train(
@@ -46,6 +41,8 @@ def train(
         NonFiniteError: the loss became NaN or infinite.
         CancelledError: raised by `context.progress`.
     """
+    if plan.is_local:
+        return train_locally(model, batches, plan, context)
     context.progress(0, plan.steps, "recording what the MLPs read and write")
     discovery = Discovery(model, batches)
     generator = generator_for(plan.seed, "dictionaries")

@@ -1,0 +1,118 @@
+"""Train dictionaries whose losses look at one layer alone: each layer steps by itself, on the sparse path.
+
+One run of the model feeds all layers. Checkpoints and random numbers are as in `training`, which trains the others.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hagd.artifacts.document import Document
+from hagd.dictionaries.dictionary import Dictionary
+from hagd.models.language_model import LanguageModel
+from hagd.pipeline.contract import StageContext
+from hagd.tasks.splits import generator_for
+from hagd.tasks.task import PromptBatch
+from hagd_transcoder.domain.discovery import Discovery, Sample, causal_positions, other_positions
+from hagd_transcoder.domain.learner import DEAD_AFTER, start_learner
+from hagd_transcoder.domain.plan import CHECKPOINTS, ELSEWHERE, ELSEWHERE_SHARE, SCALE_PROMPTS, TrainingPlan
+from hagd_transcoder.domain.sparse.step import Encoder
+from hagd_transcoder.domain.sparse.trainer import SparseTrainer
+
+
+@torch.no_grad()
+def train_locally(
+    model: LanguageModel, batches: Sequence[PromptBatch], plan: TrainingPlan, context: StageContext
+) -> dict[int, Dictionary]:
+    """Train one dictionary per planned layer on the clean prompts of `batches`.
+
+    Raises:
+        NonFiniteError: a loss became NaN or infinite.
+        CancelledError: raised by `context.progress`.
+    """
+    context.progress(0, plan.steps, "recording what the MLPs read and write")
+    discovery = Discovery(model, batches)
+    generator = generator_for(plan.seed, "dictionaries")
+    trainers = _start(model, discovery, plan, generator)
+    first = _restore(context, trainers, generator)
+    every = max(1, plan.steps // CHECKPOINTS)
+    for step in range(first, plan.steps):
+        sample = discovery.draw(plan.batch, generator)
+        losses = [_step(model, sample, layer, trainer, plan, step) for layer, trainer in trainers.items()]
+        saving = (step + 1) % every == 0
+        if saving or step % 10 == 0 or step == plan.steps - 1:
+            context.progress(step + 1, plan.steps, f"training dictionaries, loss {sum(losses) / len(losses):.4f}")
+        if saving and step + 1 < plan.steps:
+            context.save_checkpoint(step + 1, _checkpoint(trainers, generator))
+    return {layer: trainer.dictionary(layer) for layer, trainer in trainers.items()}
+
+
+def _start(
+    model: LanguageModel, discovery: Discovery, plan: TrainingPlan, generator: torch.Generator
+) -> dict[int, SparseTrainer]:
+    sample = discovery.first(SCALE_PROMPTS)
+    trainers: dict[int, SparseTrainer] = {}
+    for layer in plan.layers:
+        causal = causal_positions(sample.prompts.layout, layer, model.config.n_layers)
+        inputs = sample.activations.mlp_in[layer][:, causal]
+        learner = start_learner(plan, model.blocks[layer].mlp, layer, inputs, generator)
+        encoder = Encoder(learner.activation, plan.k)
+        trainers[layer] = SparseTrainer.start(
+            learner.dictionary(plan.k), learner.variance, encoder, auxiliary=plan.auxiliary, dead_after=DEAD_AFTER
+        )
+    return trainers
+
+
+def _step(
+    model: LanguageModel, sample: Sample, layer: int, trainer: SparseTrainer, plan: TrainingPlan, step: int
+) -> float:
+    """Take one step of one layer, and give its loss."""
+    x, out, importance = _tokens(model, sample, layer)
+    rate, k = plan.learning_rate_at(step), plan.k_at(step)
+    return trainer.step(x, out, rate, k=k, importance=importance).loss
+
+
+def _tokens(
+    model: LanguageModel, sample: Sample, layer: int
+) -> tuple[Float[Tensor, "token d_model"], Float[Tensor, "token d_model"], Float[Tensor, " token"]]:
+    """Give what the MLP reads and writes where it can reach a judged logit, and a little of it elsewhere."""
+    layout, n_layers = sample.prompts.layout, model.config.n_layers
+    causal, others = causal_positions(layout, layer, n_layers), other_positions(layout, layer, n_layers)
+    few = max(1, len(sample.prompts) // ELSEWHERE_SHARE)
+    sides = [
+        torch.cat([side[layer][:, causal].flatten(0, 1), side[layer][:few, others].flatten(0, 1)])
+        for side in (sample.activations.mlp_in, sample.activations.mlp_out)
+    ]
+    n_causal = len(sample.prompts) * len(causal)
+    importance = torch.full((len(sides[0]),), 1.0 / n_causal)
+    importance[n_causal:] = ELSEWHERE / max(1, few * len(others))
+    return sides[0], sides[1], importance
+
+
+def _checkpoint(trainers: Mapping[int, SparseTrainer], generator: torch.Generator) -> Document:
+    """Keep weights, moments, counts and the random state; the schedules follow from the step."""
+    arrays = {"generator": generator.get_state().numpy()}
+    for layer, trainer in trainers.items():
+        arrays |= {f"{layer}.{name}": tensor.numpy().copy() for name, tensor in trainer.state().items()}
+    return Document({"kind": "dictionaries-in-training"}, arrays)
+
+
+def _restore(context: StageContext, trainers: Mapping[int, SparseTrainer], generator: torch.Generator) -> int:
+    """Go on from the latest checkpoint, if there is one, and give the step to start with."""
+    found = context.load_checkpoint()
+    if found is None:
+        return 0
+    step, state = found
+    generator.set_state(torch.from_numpy(state.tensors["generator"].copy()))
+    for layer, trainer in trainers.items():
+        prefix = f"{layer}."
+        trainer.restore(
+            {
+                name.removeprefix(prefix): torch.from_numpy(array.copy())
+                for name, array in state.tensors.items()
+                if name.startswith(prefix)
+            }
+        )
+    return step

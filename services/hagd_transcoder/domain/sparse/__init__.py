@@ -1,0 +1,1 @@
+"""The sparse path of training: only what a token keeps is decoded, differentiated and written back."""

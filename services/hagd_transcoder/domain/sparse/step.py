@@ -1,0 +1,180 @@
+"""Loss and gradients of one dictionary on one batch, by hand and sparse.
+
+The one dense product is that of the encoder, which finds out what each token keeps; it may be taken in bfloat16,
+because what is kept is computed again exactly. All else runs over kept activations: decoding and the gradients of the
+weights are sums of rows (`embedding_bag`), those of the activations are dot products of rows. Weights lie in rows, one
+per feature. With N tokens, F features and width d the encoder costs 2NdF operations and the rest about 10Nkd: the
+lower bound of a step is that product.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from hagd.models.language_model import ACTIVATIONS
+from hagd_transcoder.domain.sparse.selection import Rule, Selection, select
+
+Weights = Mapping[str, Tensor]
+"""`enc`, `dec` (d_feature d_model); `b_enc` (d_feature); `b_dec` (d_model); for gated kinds `gate`, `b_gate` like
+`enc`, `b_enc`; with a skip path `skip` (d_model d_model), applied as `x @ skip`."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a batch says of a dictionary."""
+
+    loss: float
+    """Weighted squared error of the tokens in units of the variance given."""
+    gradients: dict[str, Tensor]
+    """By name of the weights."""
+    error: Float[Tensor, "token d_model"]
+    """Output minus reconstruction."""
+    fired: Int[Tensor, " d_feature"]
+    """Tokens on which each feature was active."""
+    weakest: float
+    """The smallest score that was kept."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """How activations come about."""
+
+    activation: str
+    """Name in `ACTIVATIONS`."""
+    k: int
+    rule: Rule = "topk"
+    half: bool = False
+    """Whether the dense product is taken in bfloat16."""
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Kept activations with what their gradients need."""
+
+    selection: Selection
+    value: Float[Tensor, " kept"]
+    slope_enc: Float[Tensor, " kept"]
+    """Derivative of the value by the encoder's pre-activation."""
+    slope_gate: Float[Tensor, " kept"] | None
+    weakest: float
+
+
+def sparse_step(
+    weights: Weights,
+    x: Float[Tensor, "token d_model"],
+    out: Float[Tensor, "token d_model"],
+    encoder: Encoder,
+    variance: float,
+    importance: Float[Tensor, " token"] | None = None,
+) -> StepResult:
+    """Give loss and gradients.
+
+    Args:
+        weights: those of the dictionary.
+        x: what the MLP reads.
+        out: what it writes.
+        encoder: how features are activated and kept.
+        variance: what squared errors are measured in.
+        importance: weight of each token in the loss; the mean over tokens when None.
+    """
+    if importance is None:
+        importance = x.new_full((len(x),), 1.0 / len(x))
+    kept = _encode(weights, x, encoder)
+    chosen = kept.selection
+    with torch.enable_grad():
+        value = kept.value.detach().requires_grad_()
+        written = functional.embedding_bag(
+            chosen.feature, weights["dec"], chosen.offsets, mode="sum", per_sample_weights=value
+        )
+    error = out - written.detach() - weights["b_dec"]
+    if "skip" in weights:
+        error -= x @ weights["skip"]
+    upstream = error * (importance * (-2.0 / variance))[:, None]
+    (d_value,) = torch.autograd.grad(written, value, upstream)
+    by_feature = chosen.by_feature(len(weights["dec"]))
+
+    def gather(rows: Tensor, amount: Tensor) -> Tensor:
+        return functional.embedding_bag(
+            by_feature.token, rows, by_feature.offsets, mode="sum", per_sample_weights=amount[by_feature.order]
+        )
+
+    def total(amount: Tensor) -> Tensor:
+        return torch.zeros_like(weights["b_enc"]).index_add_(0, chosen.feature, amount)
+
+    d_enc = d_value * kept.slope_enc
+    gradients = {
+        "dec": gather(upstream, kept.value),
+        "b_dec": upstream.sum(0),
+        "enc": gather(x, d_enc),
+        "b_enc": total(d_enc),
+    }
+    if kept.slope_gate is not None:
+        d_gate = d_value * kept.slope_gate
+        gradients |= {"gate": gather(x, d_gate), "b_gate": total(d_gate)}
+    if "skip" in weights:
+        gradients["skip"] = x.T @ upstream
+    fired = torch.bincount(chosen.feature[kept.value != 0], minlength=len(weights["dec"]))
+    loss = float(error.square().sum(1) @ importance) / variance
+    return StepResult(loss, gradients, error, fired, kept.weakest)
+
+
+def _encode(weights: Weights, x: Float[Tensor, "token d_model"], encoder: Encoder) -> _Kept:
+    """Give what each token keeps: the largest |activation| times decoder norm."""
+    act, norms = ACTIVATIONS[encoder.activation], weights["dec"].norm(dim=1)
+    dense = _product(x, weights["enc"], weights["b_enc"], half=encoder.half)
+    if "gate" in weights:
+        gate = _product(x, weights["gate"], weights["b_gate"], half=encoder.half)
+        scores = act(gate).mul_(dense).abs_().mul_(norms.to(dense.dtype))
+    elif encoder.activation == "relu":
+        # What lies below zero is never larger than what lies above it.
+        scores = dense.mul_(norms.to(dense.dtype))
+    else:
+        scores = act(dense).abs_().mul_(norms.to(dense.dtype))
+    chosen = select(scores, encoder.k, encoder.rule)
+    weakest = float(scores[chosen.token, chosen.feature].min())
+    up = _rows_dot(x, weights["enc"], chosen) + weights["b_enc"][chosen.feature]
+    if "gate" not in weights:
+        value, slope = _with_slope(act, up)
+        return _Kept(chosen, value, slope, None, weakest)
+    gated, slope = _with_slope(act, _rows_dot(x, weights["gate"], chosen) + weights["b_gate"][chosen.feature])
+    return _Kept(chosen, gated * up, gated, slope * up, weakest)
+
+
+def _product(
+    x: Float[Tensor, "token d_model"],
+    rows: Float[Tensor, "d_feature d_model"],
+    bias: Float[Tensor, " d_feature"],
+    *,
+    half: bool,
+) -> Float[Tensor, "token d_feature"]:
+    if half:
+        return functional.linear(x.bfloat16(), rows.bfloat16(), bias.bfloat16())
+    return functional.linear(x, rows, bias)
+
+
+def _rows_dot(
+    x: Float[Tensor, "token d_model"], rows: Float[Tensor, "d_feature d_model"], chosen: Selection
+) -> Float[Tensor, " kept"]:
+    """Give `x[token] . rows[feature]` for every kept entry, without a copy of either row.
+
+    This is how `embedding_bag` differentiates by its weights per sample.
+    """
+    with torch.enable_grad():
+        ones = torch.ones(len(chosen.feature), dtype=rows.dtype, device=rows.device, requires_grad=True)
+        bag = functional.embedding_bag(chosen.feature, rows, chosen.offsets, mode="sum", per_sample_weights=ones)
+    return torch.autograd.grad(bag, ones, x)[0]
+
+
+def _with_slope(
+    act: Callable[[Tensor], Tensor], pre: Float[Tensor, " kept"]
+) -> tuple[Float[Tensor, " kept"], Float[Tensor, " kept"]]:
+    """Give `act(pre)` and its derivative."""
+    with torch.enable_grad():
+        pre = pre.detach().requires_grad_()
+        value = act(pre)
+        (slope,) = torch.autograd.grad(value.sum(), pre)
+    return value.detach(), slope

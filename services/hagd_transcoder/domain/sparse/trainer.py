@@ -1,0 +1,155 @@
+"""One dictionary while it learns on the sparse path: weights in rows, fused Adam, and the count of idle features."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hagd.dictionaries.dictionary import Dictionary
+from hagd.errors import NonFiniteError
+from hagd_transcoder.domain.sparse.step import Encoder, StepResult, sparse_step
+
+_ROWS = ("enc", "gate", "dec", "b_enc", "b_gate")
+"""Weights of which every feature has a row."""
+_REVIVED = 64
+"""Dead features that may rebuild the error of one token."""
+
+
+@dataclass
+class SparseTrainer:
+    """The state of one layer's training."""
+
+    weights: dict[str, Tensor]
+    """As `sparse_step` takes them; changed in place by every step."""
+    encoder: Encoder
+    variance: float
+    """Mean squared distance of the MLP's output to its mean, per token."""
+    auxiliary: float
+    """Weight of the loss that lets dead features rebuild what is missing; 0 for none."""
+    dead_after: int
+    """Steps without firing after which a feature counts as dead."""
+    optimiser: torch.optim.Adam
+    idle: Int[Tensor, " d_feature"]
+    """Steps since each feature fired."""
+
+    @staticmethod
+    def start(
+        dictionary: Dictionary,
+        variance: float,
+        encoder: Encoder,
+        *,
+        auxiliary: float = 1 / 32,
+        dead_after: int = 100,
+    ) -> "SparseTrainer":
+        """Begin at the weights of a dictionary, which is left as it is."""
+        weights = rows_of(dictionary)
+        optimiser = torch.optim.Adam(list(weights.values()), lr=1e-3, fused=True)
+        idle = torch.zeros(dictionary.n_features, dtype=torch.int64, device=dictionary.w_dec.device)
+        return SparseTrainer(weights, encoder, variance, auxiliary, dead_after, optimiser, idle)
+
+    def step(
+        self,
+        x: Float[Tensor, "token d_model"],
+        out: Float[Tensor, "token d_model"],
+        learning_rate: float,
+        *,
+        k: int | None = None,
+        importance: Float[Tensor, " token"] | None = None,
+    ) -> StepResult:
+        """Take one step of the optimiser.
+
+        Args:
+            x: what the MLP reads.
+            out: what it writes.
+            learning_rate: of this step.
+            k: features per token in place of the encoder's, while that is annealed.
+            importance: weight of each token, as of `sparse_step`.
+
+        Raises:
+            NonFiniteError: the loss is NaN or infinite; the weights are left as they were.
+        """
+        encoder = self.encoder if k is None else replace(self.encoder, k=k)
+        result = sparse_step(self.weights, x, out, encoder, self.variance, importance)
+        if not torch.isfinite(torch.tensor(result.loss)):
+            raise NonFiniteError(
+                f"training dictionaries diverged: the loss is {result.loss}", "lower transcoder.learning_rate"
+            )
+        self._revive(x, result, importance)
+        self.idle = torch.where(result.fired > 0, 0, self.idle + 1)
+        for name, tensor in self.weights.items():
+            tensor.grad = result.gradients[name]
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate
+        self.optimiser.step()
+        return result
+
+    def dictionary(self, layer: int) -> Dictionary:
+        """Give the dictionary as it stands, sharing its weights."""
+        gate = self.weights.get("gate")
+        return Dictionary(
+            kind="transcoder" if gate is None else "gated",
+            layer=layer,
+            activation=self.encoder.activation,
+            k=None if self.encoder.k >= len(self.idle) else self.encoder.k,
+            w_gate=None if gate is None else gate.T,
+            b_gate=self.weights.get("b_gate"),
+            w_enc=self.weights["enc"].T,
+            b_enc=self.weights["b_enc"],
+            w_dec=self.weights["dec"],
+            b_dec=self.weights["b_dec"],
+            w_skip=self.weights.get("skip"),
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """Give all that a checkpoint must hold, by name."""
+        found = {"idle": self.idle}
+        for name, tensor in self.weights.items():
+            found[name] = tensor
+            found |= {f"{name}.{part}": value for part, value in self.optimiser.state[tensor].items()}
+        return found
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` gave."""
+        self.idle = state["idle"]
+        for name, tensor in self.weights.items():
+            tensor.copy_(state[name])
+            moments = {part: state[f"{name}.{part}"] for part in ("step", "exp_avg", "exp_avg_sq")}
+            self.optimiser.state[tensor] = moments
+
+    def _revive(
+        self, x: Float[Tensor, "token d_model"], result: StepResult, importance: Float[Tensor, " token"] | None
+    ) -> None:
+        """Add the gradients by which dead features learn to rebuild the error of the living ones (AuxK)."""
+        dead = (self.idle > self.dead_after).nonzero()[:, 0]
+        if not self.auxiliary or not len(dead):
+            return
+        rows = {name: self.weights[name][dead] for name in _ROWS if name in self.weights}
+        rows["b_dec"] = torch.zeros_like(self.weights["b_dec"])
+        encoder = replace(self.encoder, k=min(_REVIVED, len(dead)), rule="topk", half=False)
+        rebuilt = sparse_step(rows, x, result.error, encoder, self.variance, importance)
+        for name in _ROWS:
+            if name in rows:
+                result.gradients[name].index_add_(0, dead, rebuilt.gradients[name], alpha=self.auxiliary)
+
+
+def rows_of(dictionary: Dictionary) -> dict[str, Tensor]:
+    """Give the weights of a dictionary as `sparse_step` takes them, copied."""
+    found: Mapping[str, Tensor | None] = {
+        "enc": dictionary.w_enc.T,
+        "b_enc": dictionary.b_enc,
+        "dec": dictionary.w_dec,
+        "b_dec": dictionary.b_dec,
+        "gate": None if dictionary.w_gate is None else dictionary.w_gate.T,
+        "b_gate": dictionary.b_gate,
+        "skip": dictionary.w_skip,
+    }
+    weights = {
+        name: tensor.detach().clone(memory_format=torch.contiguous_format)
+        for name, tensor in found.items()
+        if tensor is not None
+    }
+    if "gate" in weights and "b_gate" not in weights:
+        weights["b_gate"] = torch.zeros_like(weights["b_enc"])
+    return weights

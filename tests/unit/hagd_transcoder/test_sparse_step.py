@@ -1,0 +1,118 @@
+"""The sparse step against autograd through the dense dictionary, and against brute force."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hagd.dictionaries.dictionary import Dictionary
+from hagd_transcoder.domain.sparse.selection import select
+from hagd_transcoder.domain.sparse.step import Encoder, sparse_step
+
+TOKENS, WIDTH, FEATURES = 37, 12, 53
+
+
+def weights(gated: bool, skip: bool, dtype: torch.dtype) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(5)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    found = {"enc": draw(FEATURES, WIDTH), "dec": draw(FEATURES, WIDTH), "b_enc": draw(FEATURES), "b_dec": draw(WIDTH)}
+    found |= {"gate": draw(FEATURES, WIDTH), "b_gate": draw(FEATURES)} if gated else {}
+    return found | ({"skip": draw(WIDTH, WIDTH)} if skip else {})
+
+
+def dense(found: dict[str, Tensor], activation: str, k: int) -> Dictionary:
+    gate = found.get("gate")
+    return Dictionary(
+        "transcoder" if gate is None else "gated",
+        0,
+        activation,
+        k,
+        None if gate is None else gate.T,
+        found.get("b_gate"),
+        found["enc"].T,
+        found["b_enc"],
+        found["dec"],
+        found["b_dec"],
+        found.get("skip"),
+    )
+
+
+def batch(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(6)
+    x, out = (torch.randn(TOKENS, WIDTH, generator=generator, dtype=torch.float64).to(dtype) for _ in range(2))
+    return x, out
+
+
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize(("activation", "gated"), [("relu", False), ("gelu", False), ("silu", True), ("relu", True)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
+def test_loss_and_gradients_are_those_of_autograd(
+    activation: str, gated: bool, skip: bool, dtype: torch.dtype, tolerance: float
+) -> None:
+    found, (x, out) = weights(gated, skip, dtype), batch(dtype)
+    step = sparse_step(found, x, out, Encoder(activation, k=7), variance=3.0)
+
+    exact = {name: tensor.double().requires_grad_() for name, tensor in found.items()}
+    dictionary = dense(exact, activation, k=7)
+    features = dictionary.encode(x.double())
+    error = out.double() - dictionary.decode(features, x.double())
+    loss = error.square().sum(-1).mean() / 3.0
+    wanted = dict(zip(exact, torch.autograd.grad(loss, list(exact.values())), strict=True))
+
+    assert step.loss == pytest.approx(float(loss.detach()), rel=tolerance * 10)
+    assert set(step.gradients) == set(wanted)
+    for name, gradient in wanted.items():
+        assert float((step.gradients[name] - gradient).norm() / gradient.norm()) <= tolerance, name
+    torch.testing.assert_close(step.error.double(), error.detach(), rtol=0, atol=1e3 * tolerance)
+    assert step.fired.tolist() == (features != 0).sum(0).tolist()
+
+
+def test_tokens_weigh_as_much_as_they_are_told() -> None:
+    found, (x, out) = weights(True, True, torch.float64), batch(torch.float64)
+    importance = torch.zeros(TOKENS, dtype=torch.float64)
+    importance[:10] = 0.05
+    weighted = sparse_step(found, x, out, Encoder("silu", k=7), 3.0, importance)
+    alone = sparse_step(found, x[:10], out[:10], Encoder("silu", k=7), 3.0)
+    assert weighted.loss == pytest.approx(alone.loss / 2)
+    for name, gradient in alone.gradients.items():
+        torch.testing.assert_close(weighted.gradients[name], gradient / 2)
+
+
+def test_a_product_in_half_precision_changes_what_is_kept_near_the_edge_and_nothing_else() -> None:
+    found, (x, out) = weights(True, False, torch.float32), batch(torch.float32)
+    exact = sparse_step(found, x, out, Encoder("silu", k=7), variance=3.0)
+    half = sparse_step(found, x, out, Encoder("silu", k=7, half=True), variance=3.0)
+    assert half.loss == pytest.approx(exact.loss, rel=0.02)
+    # With everything kept there is no edge.
+    all_exact = sparse_step(found, x, out, Encoder("silu", k=FEATURES), variance=3.0)
+    all_half = sparse_step(found, x, out, Encoder("silu", k=FEATURES, half=True), variance=3.0)
+    assert all_half.loss == pytest.approx(all_exact.loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("rule", ["topk", "batch-topk"])
+def test_the_strongest_are_kept(rule: Any) -> None:
+    scores = torch.rand(TOKENS, FEATURES, generator=torch.Generator().manual_seed(1))
+    chosen = select(scores, 5, rule)
+    kept = torch.zeros_like(scores, dtype=torch.bool)
+    kept[chosen.token, chosen.feature] = True
+    if rule == "topk":
+        edge = scores.sort(dim=1, descending=True).values[:, 4:5]
+    else:
+        edge = scores.flatten().sort(descending=True).values[5 * TOKENS - 1]
+    assert kept.equal(scores >= edge)
+    assert chosen.token.equal(chosen.token.sort().values)
+    counts = torch.bincount(chosen.token, minlength=TOKENS)
+    assert chosen.offsets.tolist() == (counts.cumsum(0) - counts).tolist()
+
+
+def test_entries_by_feature_are_the_same_entries() -> None:
+    chosen = select(torch.rand(TOKENS, FEATURES, generator=torch.Generator().manual_seed(2)), 3, "topk")
+    by_feature = chosen.by_feature(FEATURES)
+    assert chosen.feature[by_feature.order].equal(chosen.feature.sort().values)
+    assert by_feature.token.equal(chosen.token[by_feature.order])
+    counts = torch.bincount(chosen.feature, minlength=FEATURES)
+    assert by_feature.offsets.tolist() == (counts.cumsum(0) - counts).tolist()

@@ -1,0 +1,92 @@
+"""Training on the sparse path: it learns what can be learned, revives the dead, and stops at what is no number."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from hagd.dictionaries.dictionary import Dictionary, neurons_of
+from hagd.dictionaries.metrics import fraction_unexplained
+from hagd.errors import NonFiniteError
+from hagd.models.language_model import Mlp
+from hagd_transcoder.domain.sparse.step import Encoder
+from hagd_transcoder.domain.sparse.trainer import SparseTrainer
+
+WIDTH, NEURONS = 8, 24
+
+
+def mlp(gated: bool = True) -> Mlp:
+    generator = torch.Generator().manual_seed(3)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator) / 3
+
+    gate = draw(WIDTH, NEURONS) if gated else None
+    return Mlp("silu" if gated else "relu", gate, draw(WIDTH, NEURONS), None, draw(NEURONS, WIDTH), None)
+
+
+def tokens(count: int, seed: int) -> Tensor:
+    return torch.randn(count, WIDTH, generator=torch.Generator().manual_seed(seed))
+
+
+def trainer(dictionary: Dictionary, k: int, **changes: float) -> SparseTrainer:
+    out = mlp()(tokens(2000, 9))
+    variance = float((out - out.mean(0)).square().sum(-1).mean())
+    return SparseTrainer.start(dictionary, variance, Encoder(dictionary.activation, k), **changes)  # pyright: ignore
+
+
+def test_with_everything_kept_the_neurons_are_exact_and_stay_so() -> None:
+    learner = trainer(neurons_of(mlp(), 0), NEURONS)
+    x = tokens(300, 1)
+    assert learner.step(x, mlp()(x), 1e-3).loss < 1e-10
+
+
+@pytest.mark.parametrize("rule", ["topk", "batch-topk"])
+def test_training_from_the_neurons_explains_more_than_the_strongest_neurons(rule: str) -> None:
+    start = replace(neurons_of(mlp(), 0), k=5)
+    learner = trainer(start, 5)
+    learner.encoder = replace(learner.encoder, rule=rule)  # pyright: ignore[reportArgumentType]
+    for step in range(100):
+        x = tokens(256, 100 + step)
+        learner.step(x, mlp()(x), 5e-3)
+    x = tokens(2000, 2)
+    found, before = learner.dictionary(0), fraction_unexplained(mlp()(x), start.decode(start.encode(x), x))
+    assert fraction_unexplained(mlp()(x), found.decode(found.encode(x), x)) < 0.75 * before
+
+
+def test_features_that_never_win_learn_from_the_error_of_the_others_alone() -> None:
+    start = neurons_of(mlp(), 0)
+    weak = start.w_dec.clone()
+    weak[:12] *= 1e-4
+    moved: list[bool] = []
+    for auxiliary in (0.0, 0.5):
+        learner = trainer(replace(start, w_dec=weak), 4, auxiliary=auxiliary, dead_after=4)
+        for step in range(12):
+            x = tokens(128, step)
+            learner.step(x, mlp()(x), 1e-6)
+        moved.append(not learner.weights["dec"][:12].equal(weak[:12]))
+    assert moved == [False, True]
+
+
+def test_training_goes_on_from_a_checkpoint_as_if_nothing_had_happened() -> None:
+    whole, first = trainer(neurons_of(mlp(), 0), 5, dead_after=3), trainer(neurons_of(mlp(), 0), 5, dead_after=3)
+    for step in range(12):
+        x = tokens(64, step)
+        whole.step(x, mlp()(x), 1e-2)
+        if step == 5:
+            second = trainer(neurons_of(mlp(), 0), 5, dead_after=3)
+            second.restore({name: tensor.clone() for name, tensor in first.state().items()})
+            first = second
+        first.step(x, mlp()(x), 1e-2)
+    for name, tensor in whole.state().items():
+        assert first.state()[name].equal(tensor), name
+
+
+def test_a_loss_that_is_no_number_stops_training_and_leaves_the_weights() -> None:
+    learner = trainer(neurons_of(mlp(), 0), 5)
+    before = {name: tensor.clone() for name, tensor in learner.weights.items()}
+    x = tokens(10, 1)
+    with pytest.raises(NonFiniteError):
+        learner.step(x, torch.full_like(x, float("nan")), 1e-3)
+    assert all(tensor.equal(before[name]) for name, tensor in learner.weights.items())
