@@ -178,7 +178,8 @@ def test_a_large_blob_goes_in_parts_and_is_never_whole_in_memory(kind: str, requ
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert ref.bytes == 67 << 20
-    assert peak_bytes < 48 << 20
+    # Three parts on their way, the next one, and what the client copies of them.
+    assert peak_bytes < 60 << 20
 
 
 def test_a_bucket_that_is_not_there_is_made_or_named(moto: S3Address) -> None:
