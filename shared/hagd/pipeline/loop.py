@@ -38,7 +38,7 @@ from hagd.pipeline.contract import StageSpec
 from hagd.pipeline.control import RestWatch, StageControl
 from hagd.pipeline.dead_letters import bury
 from hagd.pipeline.leasekeeper import LeaseKeeper
-from hagd.pipeline.places import Places
+from hagd.pipeline.places import Place, Places
 from hagd.pipeline.runs import RunStore
 from hagd.pipeline.state import Outcome, OutcomeStatus, StageState, Standing
 from hagd.pipeline.submission import CLAIM_SECONDS, announce, announce_end, end_run
@@ -168,15 +168,15 @@ class StageLoop:
             self._divide(delivery, work.key, shards)
         else:
             # A task that waits for its place has no lease: a crash of this process is not held against it.
-            with self.places.taken(lambda: self._hold(delivery)) as when:
-                if when == "late" and self._is_over(envelope):
+            with self.places.taken(lambda: self._hold(delivery)) as place:
+                if place.when == "late" and self._is_over(envelope):
                     self.watch.settled("over")
                     self.log.ack(delivery)
-                elif when == "late" and self._is_paused():
+                elif place.when == "late" and self._is_paused():
                     self.watch.settled("interrupted")
                     self.log.release(delivery)
-                elif when != "never":
-                    self._lease(delivery, work, shards)
+                elif place.when != "never":
+                    self._lease(delivery, work, shards, place)
 
     def _hold(self, delivery: Delivery) -> bool:
         """Keep a request that waits; False when the loop is to end, or the request is not ours any more."""
@@ -187,10 +187,10 @@ class StageLoop:
         self.watch.settled("interrupted")
         return False
 
-    def _lease(self, delivery: Delivery, work: Work, shards: Sequence[str]) -> None:
+    def _lease(self, delivery: Delivery, work: Work, shards: Sequence[str], place: Place) -> None:
         lease = self.leases.acquire(work.key)
         if lease is not None:
-            self._work(delivery, work, shards, lease)
+            self._work(delivery, work, shards, lease, place)
         else:
             self.watch.settled("waiting")
             self._report(delivery, 0.0, 0.0, "another process computes this; waiting")
@@ -235,7 +235,7 @@ class StageLoop:
         manifest = read_manifest(self.store, key)
         return manifest if manifest is not None and is_whole(self.store, manifest) else None
 
-    def _work(self, delivery: Delivery, work: Work, shards: Sequence[str], lease: Lease) -> None:
+    def _work(self, delivery: Delivery, work: Work, shards: Sequence[str], lease: Lease, place: Place) -> None:
         envelope = delivery.envelope
         if lease.attempts >= MAX_WORKER_DEATHS:
             self.leases.forgive(lease)
@@ -255,7 +255,7 @@ class StageLoop:
         try:
             with keeper, self.watch.computation(self.spec.id):
                 # Somebody may have finished between the look at the manifest and the lease.
-                manifest = self._finished(work.key) or self._compute(delivery, work, lease.epoch, keeper)
+                manifest = self._finished(work.key) or self._compute(delivery, work, keeper, place)
         except WorkerDiedError as error:
             self.leases.release(keeper.lease, worker_died=True)
             self._last_death = f"; at last {error.message}"
@@ -273,8 +273,8 @@ class StageLoop:
             self.leases.forgive(keeper.lease)
             self._publish(delivery, manifest, shards, cached=False)
 
-    def _compute(self, delivery: Delivery, work: Work, epoch: int, keeper: LeaseKeeper) -> Manifest:
-        run_id, trace = delivery.envelope.run_id, current_traceparent()
+    def _compute(self, delivery: Delivery, work: Work, keeper: LeaseKeeper, place: Place) -> Manifest:
+        run_id, trace, epoch = delivery.envelope.run_id, current_traceparent(), keeper.lease.epoch
         task = Task(self.spec.id, work.key, epoch, work.run, work.config, work.inputs, work.outputs, run_id, trace)
         result = self.executor.execute(
             task,
@@ -282,6 +282,8 @@ class StageLoop:
             lambda done, total, message: self._report(delivery, done, total, message),
             lambda: keeper.should_stop() or self.stop.is_set(),
         )
+        # The worker is free; the next task need not wait until this result is announced.
+        place.leave()
         found = Manifest(
             work.key, self.spec.id, result.outputs, result.compute_fingerprint, result.seconds, result.peak_rss_bytes
         )

@@ -1,15 +1,31 @@
 """The places of a stage: how many of its tasks may be at work at once in one process, however many loops it has.
 
-There are more loops than places, so that results that are there are passed on while all places are taken.
+There are more loops than places, so that results that are there are passed on while all places are taken, and so that
+a worker has its next task while the result of its last one is still being announced.
 """
 
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 _LOOK_SECONDS: Final = 1.0
+
+
+@dataclass
+class Place:
+    """What a task was given, or not."""
+
+    when: Literal["at once", "late", "never"]
+    """Whether it took a wait, or came to nothing because whoever was asked meanwhile said no."""
+    _free: threading.Semaphore | None = field(default=None, repr=False)
+
+    def leave(self) -> None:
+        """Let the next task have the place; quiet when it was left before."""
+        free, self._free = self._free, None
+        if free is not None:
+            free.release()
 
 
 @dataclass(frozen=True)
@@ -20,18 +36,19 @@ class Places:
     """As many as there are places; None: every loop has one."""
 
     @contextmanager
-    def taken(self, hold: Callable[[], bool]) -> Generator[Literal["at once", "late", "never"]]:
-        """Hold a place; gives whether that took a wait, or came to nothing because `hold`, asked meanwhile, said no."""
+    def taken(self, hold: Callable[[], bool]) -> Generator[Place]:
+        """Hold a place at most until the end of the context; `hold` is asked while it waits for one."""
         free = self.free
         if free is None:
-            yield "at once"
+            yield Place("at once")
             return
         late = not free.acquire(blocking=False)
         while late and not free.acquire(timeout=_LOOK_SECONDS):
             if not hold():
-                yield "never"
+                yield Place("never")
                 return
+        place = Place("late" if late else "at once", free)
         try:
-            yield "late" if late else "at once"
+            yield place
         finally:
-            free.release()
+            place.leave()

@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 
 OPERATIONS: Final = "google.longrunning.Operations"
 _SPARE_LOOPS: Final = 3
-"""By stage: so many requests beyond the workers are looked at, whose results may be there already."""
+"""By stage: at least so many requests beyond the workers are looked at, whose results may be there already; and as
+many as there are workers, so that each has its next task while the result of its last one is announced."""
 
 
 class InstalledStages(Mapping[str, StageSpec]):
@@ -175,7 +176,7 @@ class Wiring:
         for spec in self.stages.values():
             places = Places(threading.Semaphore(workers))
             rest = RestWatch(StageControl(self.store), spec.id, clock)
-            watches = [StageWatch(self.meter, clock) for _ in range(workers + _SPARE_LOOPS)]
+            watches = [StageWatch(self.meter, clock) for _ in range(workers + max(workers, _SPARE_LOOPS))]
             declare_stage(spec.id, watches, workers, self.log, self.meter, clock)
             for number, watch in enumerate(watches):
                 leases = LeaseTable(
