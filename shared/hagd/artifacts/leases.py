@@ -71,6 +71,11 @@ class Lease:
     """Grows with every renewal, so that no two states of a lease are equal."""
     etag: str = field(default="", compare=False)
 
+    @property
+    def is_first(self) -> bool:
+        """Say whether nobody held it before: then nobody can have left a result or a checkpoint of the task either."""
+        return self.epoch == 1
+
 
 @dataclass
 class LeaseTable:

@@ -40,6 +40,8 @@ class TaskResult:
     """Bytes are promised equal only between equal fingerprints."""
     seconds: float
     peak_rss_bytes: int
+    has_checkpoints: bool
+    """Whether it kept checkpoints, which nobody needs any more."""
 
 
 class Executor(Protocol):

@@ -8,7 +8,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +22,7 @@ from hagd.execution.executor import Task, TaskProgress, TaskResult
 from hagd.pipeline.contract import StageFunction
 
 
-@dataclass(frozen=True)
+@dataclass
 class TaskContext:
     """The `StageContext` of a real task."""
 
@@ -30,6 +30,7 @@ class TaskContext:
     store: ArtifactStore
     on_progress: TaskProgress
     should_stop: Callable[[], bool]
+    has_checkpoints: bool = field(default=False, init=False)
 
     def progress(self, done: float, total: float, message: str) -> None:
         if self.should_stop():
@@ -37,6 +38,7 @@ class TaskContext:
         self.on_progress(done, total, message)
 
     def save_checkpoint(self, step: int, state: Document) -> None:
+        self.has_checkpoints = True
         save_checkpoint(self.store, self.task.task_key, self.task.epoch, step, state)
 
     def load_checkpoint(self) -> tuple[int, Document] | None:
@@ -67,7 +69,8 @@ def run_task(
     documents = function(inputs, task.config, context)
     _check_roles(task, documents)
     outputs = {role: put_document(store, documents[role]) for role in task.outputs}
-    return TaskResult(outputs, compute_fingerprint(threads), time.monotonic() - started, peak_rss_bytes())
+    seconds = time.monotonic() - started
+    return TaskResult(outputs, compute_fingerprint(threads), seconds, peak_rss_bytes(), context.has_checkpoints)
 
 
 def load_function(path: str) -> StageFunction:

@@ -97,13 +97,18 @@ def result_to_json(result: TaskResult) -> dict[str, Any]:
         "compute_fingerprint": dict(result.compute_fingerprint),
         "seconds": result.seconds,
         "peak_rss_bytes": result.peak_rss_bytes,
+        "has_checkpoints": result.has_checkpoints,
     }
 
 
 def result_from_json(value: Mapping[str, Any]) -> TaskResult:
     """Read what `result_to_json` gave."""
     return TaskResult(
-        refs_from_json(value["outputs"]), value["compute_fingerprint"], value["seconds"], value["peak_rss_bytes"]
+        refs_from_json(value["outputs"]),
+        value["compute_fingerprint"],
+        value["seconds"],
+        value["peak_rss_bytes"],
+        value["has_checkpoints"],
     )
 
 

@@ -7,7 +7,6 @@ The end of its input ends it at once, so it never outlives its driver. What libr
 error, because the standard output carries frames.
 """
 
-import gc
 import math
 import os
 import queue
@@ -20,6 +19,7 @@ from typing import Any, BinaryIO, Final
 from hagd.artifacts.location import open_store
 from hagd.execution.executor import TaskProgress
 from hagd.execution.observing import observed
+from hagd.execution.leftovers import Leftovers
 from hagd.execution.running import run_task
 from hagd.execution.wire import failure_of, read_frame, result_to_json, task_from_json, write_frame
 from hagd.telemetry.logs import configure_logging
@@ -59,9 +59,10 @@ class _Worker:
 
     def serve(self) -> None:
         threading.Thread(target=self._listen, daemon=True).start()
+        leftovers = Leftovers()
         while True:
             write_frame(self._outbox, self._answer(self._tasks.get()))
-            gc.collect()
+            leftovers.collect()
 
     def _listen(self) -> None:
         while (message := read_frame(self._inbox)) is not None:

@@ -255,7 +255,8 @@ class StageLoop:
         try:
             with keeper, self.watch.computation(self.spec.id):
                 # Somebody may have finished between the look at the manifest and the lease.
-                manifest = self._finished(work.key) or self._compute(delivery, work, keeper, place)
+                found = None if lease.is_first else self._finished(work.key)
+                manifest = found or self._compute(delivery, work, keeper, place)
         except WorkerDiedError as error:
             self.leases.release(keeper.lease, worker_died=True)
             self._last_death = f"; at last {error.message}"
@@ -290,7 +291,8 @@ class StageLoop:
         manifest = publish_manifest(self.store, found)
         if manifest.outputs != found.outputs:
             self.watch.lost_race()
-        clear_checkpoints(self.store, work.key)
+        if result.has_checkpoints or not keeper.lease.is_first:
+            clear_checkpoints(self.store, work.key)
         return manifest
 
     def _settle(self, delivery: Delivery, error: HagdError, inputs: Iterable[ArtifactRef]) -> None:

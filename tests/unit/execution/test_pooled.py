@@ -33,7 +33,7 @@ class Gate:
         self.inside -= 1
         if self.error is not None:
             raise self.error
-        return TaskResult({}, {}, 0.0, 0)
+        return TaskResult({}, {}, 0.0, 0, False)
 
     def close(self) -> None:
         self.closed = True
@@ -51,7 +51,7 @@ def test_tasks_run_side_by_side_and_never_two_in_one_executor() -> None:
         assert all(gate.entered.acquire(timeout=30) for gate in gates)
         for gate in gates:
             gate.opened.set()
-        assert [result.result(30) for result in results] == [TaskResult({}, {}, 0.0, 0)] * 5
+        assert [result.result(30) for result in results] == [TaskResult({}, {}, 0.0, 0, False)] * 5
     assert [gate.most for gate in gates] == [1, 1]
 
 

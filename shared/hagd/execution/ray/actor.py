@@ -4,7 +4,6 @@ Everything that passes through Ray is text, so Ray pickles nothing of ours and n
 An error of a task is an answer like any other. Only the death of the process is an error of Ray.
 """
 
-import gc
 import json
 import os
 import threading
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from hagd.execution.leftovers import Leftovers
 
 _THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -33,7 +34,7 @@ class RayWorker:
         os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
         if not gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        self._answer = _load()
+        self._answer, self._leftovers = _load()
 
     def run(self, number: int, task: str, store: str) -> str:
         """Run a task on the store at an address; give the answer of `hagd.execution.worker`, as JSON.
@@ -43,7 +44,7 @@ class RayWorker:
         with self._lock:
             self._news = None
         answer = self._answer(json.loads(task), store, self._progress, lambda: self._stopped >= number, self._threads)
-        gc.collect()
+        self._leftovers.collect()
         return json.dumps({**answer, "progress": self._take_news()}, allow_nan=False)
 
     def look(self) -> str:
@@ -65,12 +66,13 @@ class RayWorker:
         return news
 
 
-def _load() -> "Callable[..., dict[str, Any]]":
+def _load() -> "tuple[Callable[..., dict[str, Any]], Leftovers]":
     # Not at the top: numpy reads the variables of `__init__` when it is loaded, and this module is loaded before.
+    from hagd.execution.leftovers import Leftovers  # noqa: PLC0415
     from hagd.execution.worker import answer_task  # noqa: PLC0415
     from hagd.telemetry.logs import configure_logging  # noqa: PLC0415
     from hagd.telemetry.tracing import configure_tracing  # noqa: PLC0415
 
     configure_logging(json_lines=True, service="worker")
     configure_tracing("worker")
-    return answer_task
+    return answer_task, Leftovers()

@@ -1,0 +1,18 @@
+"""Collects what a task left behind, so that the next one starts from the memory that a fresh process would have."""
+
+import gc
+import sys
+
+
+class Leftovers:
+    """The collector of one worker. Modules are its largest part and stay, so they are set aside once they are loaded."""
+
+    def __init__(self) -> None:
+        self._modules = 0
+
+    def collect(self) -> None:
+        """Collect garbage; takes milliseconds only after a task that has loaded modules."""
+        gc.collect()
+        if len(sys.modules) != self._modules:
+            self._modules = len(sys.modules)
+            gc.freeze()
