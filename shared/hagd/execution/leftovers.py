@@ -5,7 +5,7 @@ import sys
 
 
 class Leftovers:
-    """The collector of one worker. Modules are its largest part and stay, so they are set aside once they are loaded."""
+    """The collector of one worker. Modules are its largest part and stay, so they are set aside once loaded."""
 
     def __init__(self) -> None:
         self._modules = 0

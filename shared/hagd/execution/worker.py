@@ -18,8 +18,8 @@ from typing import Any, BinaryIO, Final
 
 from hagd.artifacts.location import open_store
 from hagd.execution.executor import TaskProgress
-from hagd.execution.observing import observed
 from hagd.execution.leftovers import Leftovers
+from hagd.execution.observing import observed
 from hagd.execution.running import run_task
 from hagd.execution.wire import failure_of, read_frame, result_to_json, task_from_json, write_frame
 from hagd.telemetry.logs import configure_logging
