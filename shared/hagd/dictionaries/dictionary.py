@@ -34,6 +34,8 @@ class Dictionary:
     w_dec: Float[Tensor, "d_feature d_model"]
     b_dec: Float[Tensor, " d_model"]
     w_skip: Float[Tensor, "d_model d_model"] | None
+    threshold: Float[Tensor, " d_feature"] | None = None
+    """JumpReLU: an activation counts where its magnitude exceeds this, and is 0 elsewhere. Not together with `k`."""
 
     @property
     def n_features(self) -> int:
@@ -48,10 +50,11 @@ class Dictionary:
             w_enc=self.w_enc[:, used],
             b_enc=self.b_enc[used],
             w_dec=self.w_dec[used],
+            threshold=None if self.threshold is None else self.threshold[used],
         )
 
     def pre_activations(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_feature"]:
-        """Give the activations before TopK."""
+        """Give the activations before TopK or thresholds."""
         act = ACTIVATIONS[self.activation]
         up = x @ self.w_enc + self.b_enc
         if self.w_gate is None:
@@ -62,6 +65,8 @@ class Dictionary:
     def encode(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_feature"]:
         """Give the sparse activations `f(x)`."""
         dense = self.pre_activations(x)
+        if self.threshold is not None:
+            dense = dense * (dense.abs() > self.threshold)
         return dense if self.k is None else keep_top(dense, self.w_dec.norm(dim=-1), self.k)
 
     def decode(

@@ -13,7 +13,7 @@ from hagd.models.language_model import ACTIVATIONS
 
 SCHEMA = "hagd.dictionaries/v1"
 _REQUIRED = ("w_enc", "b_enc", "w_dec", "b_dec")
-_OPTIONAL = ("w_gate", "b_gate", "w_skip")
+_OPTIONAL = ("w_gate", "b_gate", "w_skip", "threshold")
 
 
 def dictionaries_to_document(dictionaries: Mapping[int, Dictionary], metrics: Mapping[str, Any]) -> Document:
@@ -67,6 +67,7 @@ def _read(document: Document, entry: Mapping[str, Any]) -> Dictionary:
         w_dec=parts["w_dec"],
         b_dec=parts["b_dec"],
         w_skip=parts.get("w_skip"),
+        threshold=parts.get("threshold"),
     )
 
 
@@ -82,6 +83,7 @@ def _check_shapes(layer: int, parts: Mapping[str, Tensor]) -> None:
         "w_gate": (d_model, d_feature),
         "b_gate": (d_feature,),
         "w_skip": (d_model, d_model),
+        "threshold": (d_feature,),
     }
     for name, value in parts.items():
         if tuple(value.shape) != expected[name]:

@@ -53,3 +53,17 @@ def test_the_skip_path_adds_a_linear_map_of_the_input() -> None:
     torch.testing.assert_close(
         replace(without, w_skip=skip).decode(features, x), without.decode(features, x) + x @ skip
     )
+
+
+def test_a_threshold_lets_an_activation_through_whole_or_not_at_all_feature_by_feature() -> None:
+    mlp = random_mlp(gated=False, activation="relu")
+    plain = neurons_of(mlp, 0)
+    x = torch.randn(13, 7, generator=torch.Generator().manual_seed(5))
+    dense = plain.encode(x)
+    threshold = dense.max(0).values * torch.linspace(0.0, 1.0, 11)
+    jumping = replace(plain, threshold=threshold)
+    expected = torch.where(dense > threshold, dense, 0.0)
+    assert torch.equal(jumping.encode(x), expected)
+    assert not expected[:, -1].any()
+    used = torch.tensor([1, 4, 9])
+    torch.testing.assert_close(jumping.only(used).encode(x), expected[:, used])

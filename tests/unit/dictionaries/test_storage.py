@@ -11,7 +11,7 @@ from hagd.dictionaries.storage import dictionaries_from_document, dictionaries_t
 from hagd.errors import CorruptArtifactError
 
 
-def dictionary(layer: int, *, gated: bool) -> Dictionary:
+def dictionary(layer: int, *, gated: bool, jumps: bool = False) -> Dictionary:
     draw = torch.Generator().manual_seed(layer)
 
     def tensor(*shape: int) -> torch.Tensor:
@@ -21,7 +21,7 @@ def dictionary(layer: int, *, gated: bool) -> Dictionary:
         kind="gated" if gated else "transcoder",
         layer=layer,
         activation="silu" if gated else "relu",
-        k=3,
+        k=None if jumps else 3,
         w_gate=tensor(5, 7) if gated else None,
         b_gate=tensor(7) if gated else None,
         w_enc=tensor(5, 7),
@@ -29,15 +29,16 @@ def dictionary(layer: int, *, gated: bool) -> Dictionary:
         w_dec=tensor(7, 5),
         b_dec=tensor(5),
         w_skip=tensor(5, 5) if gated else None,
+        threshold=tensor(7).abs() if jumps else None,
     )
 
 
 def test_stored_dictionaries_come_back_bit_for_bit_with_their_metrics() -> None:
-    originals = {2: dictionary(2, gated=True), 0: dictionary(0, gated=False)}
+    originals = {2: dictionary(2, gated=True), 0: dictionary(0, gated=False), 3: dictionary(3, gated=True, jumps=True)}
     document = Document.decode(dictionaries_to_document(originals, {"layers": [{"fvu": 0.25}]}).encode())
     assert document.content["metrics"]["layers"][0]["fvu"] == 0.25
     read = dictionaries_from_document(document)
-    assert list(read) == [0, 2]
+    assert list(read) == [0, 2, 3]
     for layer, original in originals.items():
         for field in fields(Dictionary):
             before, after = getattr(original, field.name), getattr(read[layer], field.name)
