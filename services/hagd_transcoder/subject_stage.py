@@ -24,7 +24,8 @@ from hagd.tasks.storage import task_to_document
 from hagd.tasks.task import PromptBatch, Split, Task
 from hagd_transcoder.domain.base_models import make_module, train_base_model
 from hagd_transcoder.domain.exercises import exercise_for
-from hagd_transcoder.subject import PretrainedSource, SubjectConfig, TrainedSource, parse_subject
+from hagd_transcoder.model_source import PretrainedSource, TrainedSource
+from hagd_transcoder.subject import SubjectConfig, parse_subject
 
 GATED: tuple[Split, ...] = ("select", "verify")
 """Splits whose prompts the model must answer."""

@@ -1,0 +1,1 @@
+"""Text to train dictionaries on: where it comes from, and tokens cut into windows."""

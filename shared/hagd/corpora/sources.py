@@ -1,0 +1,135 @@
+"""Where documents come from: text files (one document each) and lines of JSON (one document each), also in folders.
+
+Lines are read as they come, so that a file may be larger than memory. RedPajama's two schemas, and most others, are
+told by the name of the field that holds the text.
+"""
+
+import gzip
+import hashlib
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, Final, cast
+
+from hagd.errors import InvalidInputError
+
+TEXT_SUFFIXES: Final = frozenset({".txt", ".md", ".rst"})
+JSON_SUFFIXES: Final = (".jsonl", ".jsonl.gz", ".ndjson")
+FIELDS: Final = ("text", "raw_content", "content")
+"""Fields that hold the text, the first one that is there: RedPajama's first schema, its second, and others."""
+MOST_DOCUMENT_BYTES: Final = 64 << 20
+BUFFER: Final = 4096
+"""Documents among which the next one is drawn."""
+
+
+def files_of(paths: Sequence[str]) -> tuple[Path, ...]:
+    """Give the files that are read, folders opened, in an order that depends on their names alone.
+
+    Raises:
+        InvalidInputError: a path does not exist, or holds nothing that can be read.
+    """
+    found: list[Path] = []
+    for text in paths:
+        path = Path(text).expanduser()
+        inside = sorted(it for it in path.rglob("*") if _is_known(it) and it.is_file()) if path.is_dir() else [path]
+        if not inside or not inside[0].is_file():
+            raise InvalidInputError(
+                f"there is no text at {text}",
+                f"give a file, or a folder with {', '.join(sorted(TEXT_SUFFIXES))} or {', '.join(JSON_SUFFIXES)}",
+            )
+        found += inside
+    return tuple(found)
+
+
+def digest_of_files(files: Sequence[Path]) -> str:
+    """Digest the content of files, whatever they are called.
+
+    Raises:
+        InvalidInputError: one cannot be read.
+    """
+    whole = hashlib.sha256()
+    for file in files:
+        try:
+            with file.open("rb") as stream:
+                whole.update(hashlib.file_digest(stream, "sha256").digest())
+        except OSError as error:
+            raise InvalidInputError(f"{file} cannot be read: {error.strerror}", "check the path") from error
+    return whole.hexdigest()
+
+
+def documents(files: Sequence[Path], field: str | None = None) -> Iterator[str]:
+    """Give the text of every document, in the order of the files.
+
+    Args:
+        files: what to read; lines of JSON are told by their suffix, all else is text.
+        field: which field of a line of JSON holds the text; the first of `FIELDS` that is there when None.
+
+    Raises:
+        InvalidInputError: a file cannot be read or is no UTF-8, or a line, which is named, has no text.
+    """
+    for file in files:
+        try:
+            if file.name.endswith(JSON_SUFFIXES):
+                with _opened(file) as stream:
+                    yield from _of_lines(file, stream, field)
+            else:
+                _check_size(file, file.stat().st_size)
+                yield file.read_text(encoding="utf-8")
+        except (OSError, EOFError) as error:
+            raise InvalidInputError(f"{file} cannot be read: {error}", "check the file") from error
+        except UnicodeDecodeError as error:
+            raise InvalidInputError(f"{file} is not UTF-8: {error.reason}", "save it as UTF-8") from error
+
+
+def shuffled(texts: Iterator[str], seed: int, buffer: int = BUFFER) -> Iterator[str]:
+    """Give the same documents in another order, drawn from so many at a time; the seed decides."""
+    draw = random.Random(seed)  # noqa: S311  # no secret
+    waiting: list[str] = []
+    for text in texts:
+        waiting.append(text)
+        if len(waiting) >= buffer:
+            at = draw.randrange(len(waiting))
+            waiting[at], waiting[-1] = waiting[-1], waiting[at]
+            yield waiting.pop()
+    draw.shuffle(waiting)
+    yield from waiting
+
+
+def _is_known(path: Path) -> bool:
+    return path.suffix in TEXT_SUFFIXES or path.name.endswith(JSON_SUFFIXES)
+
+
+def _opened(file: Path) -> IO[bytes]:
+    return cast("IO[bytes]", gzip.open(file)) if file.suffix == ".gz" else file.open("rb")
+
+
+def _of_lines(file: Path, stream: IO[bytes], field: str | None) -> Iterator[str]:
+    number = 0
+    while line := stream.readline(MOST_DOCUMENT_BYTES + 1):
+        number += 1
+        _check_size(f"line {number} of {file}", len(line))
+        if line.strip():
+            yield _text_of(f"line {number} of {file}", line, field)
+
+
+def _text_of(where: str, line: bytes, field: str | None) -> str:
+    try:
+        value: Any = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"{where} is no JSON: {error}", "write one JSON object a line") from error
+    entry = cast("Mapping[str, Any]", value) if isinstance(value, dict) else {}
+    for name in (field,) if field else FIELDS:
+        if isinstance(text := entry.get(name), str):
+            return text
+    raise InvalidInputError(
+        f"{where} has no text in {field or ', '.join(FIELDS)}; its fields are {', '.join(map(str, entry)) or 'none'}",
+        "name the field that holds the text",
+    )
+
+
+def _check_size(what: object, size: int) -> None:
+    if size > MOST_DOCUMENT_BYTES:
+        raise InvalidInputError(
+            f"{what} is larger than {MOST_DOCUMENT_BYTES >> 20} MiB", "divide it into documents, one per line of JSON"
+        )

@@ -1,0 +1,49 @@
+"""One run of a model, layer by layer, that shows every MLP what it reads and lets somebody else answer for it.
+
+Nothing is kept: each layer is seen while the run passes, so that a model's memory does not grow with its depth.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hagd.models.attention import attend, project_heads
+from hagd.models.language_model import LanguageModel
+
+Visit = Callable[[int, Float[Tensor, "batch pos d_model"], Float[Tensor, "batch pos d_model"]], Tensor | None]
+"""`(layer, what its MLP reads, what it writes)`; a tensor goes on in place of what it writes."""
+
+
+@torch.no_grad()
+def run_trunk(
+    model: LanguageModel,
+    tokens: Int[Tensor, "batch pos"],
+    visit: Visit,
+    *,
+    upto: int | None = None,
+    half: bool = False,
+) -> Float[Tensor, "batch pos d_model"]:
+    """Run the model on tokens; give the last residual, before the final norm.
+
+    Args:
+        model: its weights.
+        tokens: what it reads.
+        visit: shown every layer in turn.
+        upto: the last layer that is run; all when None.
+        half: whether products are taken in bfloat16 (sums and the residual stay float32), which is several times
+            faster where the processor has instructions for it.
+    """
+    n_pos = tokens.shape[1]
+    rotary, everywhere = model.rotary(n_pos), torch.arange(n_pos, device=tokens.device)
+    resid = model.embed[tokens] + model.position_part(n_pos)
+    for layer, block in enumerate(model.blocks[: None if upto is None else upto + 1]):
+        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=half):
+            heads, _ = attend(block.attention, block.norm_attention(resid), rotary, everywhere)
+            resid = resid + project_heads(block.attention, heads).float()
+            x = block.norm_mlp(resid)
+            out = block.mlp(x).float()
+        instead = visit(layer, x, out)
+        resid = resid + (out if instead is None else instead)
+    return resid
