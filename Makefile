@@ -105,7 +105,7 @@ bench-runtime: export MKL_NUM_THREADS := 1
 bench-runtime: servers  ## what the runtime costs over real Kafka and MinIO; at most 20 minutes
 	PYTHONPATH=tools $(BIN)/python -m benchmarks.runtime
 
-bench-dictionaries: $(READY)  ## training dictionaries, beside eai-sparsify
+bench-dictionaries: $(MODEL)  ## training dictionaries, beside eai-sparsify; an hour and a half
 	$(BIN)/python -m benchmarks.dictionaries
 
 train-membership: $(READY)  ## retrain the graph network that ships with the package

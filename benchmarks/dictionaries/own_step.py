@@ -30,7 +30,7 @@ def main() -> None:
     begun = time.process_time()
     for _ in range(size.steps):
         trainer.step(x, out, 2e-4)
-    tell((time.process_time() - begun) / size.steps)
+    tell(seconds=(time.process_time() - begun) / size.steps)
 
 
 if __name__ == "__main__":

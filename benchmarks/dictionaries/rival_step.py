@@ -26,7 +26,7 @@ def main() -> None:
     begun = time.process_time()
     for _ in range(size.steps):
         step()
-    tell((time.process_time() - begun) / size.steps)
+    tell(seconds=(time.process_time() - begun) / size.steps)
 
 
 if __name__ == "__main__":

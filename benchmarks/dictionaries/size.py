@@ -26,6 +26,6 @@ class Size:
         return Size(**json.loads(sys.argv[1]))
 
 
-def tell(seconds_per_step: float) -> None:
-    """Answer with the processor time of a step."""
-    sys.stdout.write(json.dumps({"seconds": seconds_per_step}) + "\n")
+def tell(**answer: float) -> None:
+    """Answer whoever started this process, `seconds` of processor time among it."""
+    sys.stdout.write(json.dumps(answer) + "\n")

@@ -136,5 +136,3 @@ def _digest_of_folder(folder: Path) -> str:
 @lru_cache(maxsize=256)
 def _digest_of_version(file: Path, modified_ns: int, size_bytes: int) -> str:  # noqa: ARG001 - they are the cache's key
     return digest_of_file(str(file))
-
-

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from hagd.dictionaries.dictionary import Dictionary
+from hagd.dictionaries.least_squares import LeastSquares
 from hagd.dictionaries.metrics import (
     cross_entropy,
     divergence,
     fires,
     fraction_unexplained,
-    linear_baseline,
     mean_active,
     recovered_share,
 )
@@ -93,8 +93,10 @@ def _evaluate_layer(
     features = dictionary.encode(x)
     x_all, out_all = rows(held_out, True)
     features_all = dictionary.encode(x_all)
-    weight, bias = linear_baseline(*rows(train, False))
-    train_x, _ = rows(train, False)
+    train_x, train_out = rows(train, False)
+    fit = LeastSquares.empty(train_x.shape[1], train_out.shape[1])
+    fit.add(train_x, train_out)
+    weight, bias = fit.solve()
     live = fires(dictionary.encode(train_x)) | fires(features)
     found = {
         "layer": layer,

@@ -1,8 +1,4 @@
-"""One dictionary while it learns: trainable tensors, where they start, and the losses that look at its layer alone.
-
-It starts at the MLP itself: the neurons, ordered by usage, are the first features, so that with k = all features
-the error is zero and annealing k only has to keep it small. This matters most where inputs are few.
-"""
+"""One dictionary while it learns: trainable tensors, and the losses that look at its layer alone."""
 
 from dataclasses import dataclass, replace
 
@@ -10,9 +6,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hagd.dictionaries.dictionary import Dictionary, keep_top, neurons_of
+from hagd.dictionaries.dictionary import Dictionary, keep_top
 from hagd.models.language_model import ACTIVATIONS, Mlp
 from hagd_transcoder.domain.plan import TrainingPlan
+from hagd_transcoder.domain.starting import Start, starting_tensors, variance_of
 
 DEAD_AFTER = 100
 """Steps without firing after which a feature counts as dead."""
@@ -88,20 +85,12 @@ def start_learner(
     """Make the learner of one layer; `inputs` of its MLP set the scales and rank the neurons by usage."""
     smallest = plan.smallest_prefix or 2 * count_directions(mlp(inputs))
     x = inputs.flatten(0, 1)
-    neurons, out = mlp.neurons(x), mlp(x)
-    variance = float((out - out.mean(0)).square().sum(-1).mean())
-    tensors = _start_at_mlp(plan, mlp, layer, neurons, generator)
-    if plan.start == "random":
-        tensors = {name: _like(tensor, generator) for name, tensor in tensors.items()}
-        tensors["b_dec"] = out.mean(0)
-    if plan.skip:
-        tensors["w_skip"] = torch.zeros(x.shape[-1], x.shape[-1])
+    tensors = starting_tensors(Start(plan.n_features, plan.start, plan.skip), mlp, layer, x, generator)
     for tensor in tensors.values():
         tensor.requires_grad_()
     idle = torch.zeros(plan.n_features, dtype=torch.int64)
-    learner = Learner(
-        layer, mlp.activation, plan, tensors, idle, max(variance, 1e-12), min(smallest, plan.n_features), 1.0
-    )
+    variance, smallest = variance_of(mlp(x)), min(smallest, plan.n_features)
+    learner = Learner(layer, mlp.activation, plan, tensors, idle, variance, smallest, 1.0)
     with torch.no_grad():
         raw, _ = learner.activate(x, plan.n_features)
     learner.spread = max(float(raw.square().mean().sqrt()), 1e-6)
@@ -118,40 +107,6 @@ def count_directions(out: Float[Tensor, "batch pos d_model"], share: float = 0.9
         values = torch.linalg.eigvalsh(at_position.T @ at_position).flip(0).clamp_min(0)
         counts.append(int((values.cumsum(0) < share * values.sum()).sum()) + 1)
     return sorted(counts)[len(counts) // 2]
-
-
-def _start_at_mlp(
-    plan: TrainingPlan, mlp: Mlp, layer: int, neurons: Float[Tensor, "token d_mlp"], generator: torch.Generator
-) -> dict[str, Tensor]:
-    """Give the strongest neurons (by mean |activation| times output norm) first, then random encoders that write
-    nothing yet."""
-    usage = neurons.abs().mean(0) * mlp.w_out.norm(dim=-1)
-    chosen = usage.argsort(descending=True, stable=True)[: plan.n_features]
-    extra = plan.n_features - len(chosen)
-    exact = neurons_of(mlp, layer)
-
-    def widen(weight: Tensor) -> Tensor:
-        kept = weight[:, chosen]
-        noise = torch.randn(weight.shape[0], extra, generator=generator) * weight.std()
-        return torch.cat([kept, noise], dim=1)
-
-    tensors = {
-        "w_enc": widen(exact.w_enc),
-        "b_enc": torch.cat([exact.b_enc[chosen], torch.zeros(extra)]),
-        "w_dec": torch.cat([exact.w_dec[chosen], torch.zeros(extra, exact.w_dec.shape[1])]),
-        "b_dec": exact.b_dec.clone(),
-    }
-    if exact.w_gate is not None:
-        tensors["w_gate"] = widen(exact.w_gate)
-        tensors["b_gate"] = torch.zeros(plan.n_features)
-    return tensors
-
-
-def _like(tensor: Tensor, generator: torch.Generator) -> Tensor:
-    """Give noise of the same size; biases start at zero."""
-    if tensor.dim() == 1:
-        return torch.zeros_like(tensor)
-    return torch.randn(tensor.shape, generator=generator) * tensor.std()
 
 
 def reconstruction_loss(learner: Learner, error: Float[Tensor, "*batch d_model"]) -> Float[Tensor, ""]:

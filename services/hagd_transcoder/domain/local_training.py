@@ -16,10 +16,10 @@ from hagd.pipeline.contract import StageContext
 from hagd.tasks.splits import generator_for
 from hagd.tasks.task import PromptBatch
 from hagd_transcoder.domain.discovery import Discovery, Sample, causal_positions, other_positions
-from hagd_transcoder.domain.learner import DEAD_AFTER, start_learner
 from hagd_transcoder.domain.plan import CHECKPOINTS, ELSEWHERE, ELSEWHERE_SHARE, SCALE_PROMPTS, TrainingPlan
 from hagd_transcoder.domain.sparse.step import Encoder
-from hagd_transcoder.domain.sparse.trainer import SparseTrainer
+from hagd_transcoder.domain.sparse.trainer import SparseTrainer, restore_trainers, state_of_trainers
+from hagd_transcoder.domain.starting import Start, starting_dictionary, variance_of
 
 
 @torch.no_grad()
@@ -53,14 +53,13 @@ def _start(
     model: LanguageModel, discovery: Discovery, plan: TrainingPlan, generator: torch.Generator
 ) -> dict[int, SparseTrainer]:
     sample = discovery.first(SCALE_PROMPTS)
-    trainers: dict[int, SparseTrainer] = {}
+    start, trainers = Start(plan.n_features, plan.start, plan.skip), dict[int, SparseTrainer]()
     for layer in plan.layers:
         causal = causal_positions(sample.prompts.layout, layer, model.config.n_layers)
-        inputs = sample.activations.mlp_in[layer][:, causal]
-        learner = start_learner(plan, model.blocks[layer].mlp, layer, inputs, generator)
-        encoder = Encoder(learner.activation, plan.k)
+        x, mlp = sample.activations.mlp_in[layer][:, causal].flatten(0, 1), model.blocks[layer].mlp
+        dictionary = starting_dictionary(start, mlp, layer, x, generator)
         trainers[layer] = SparseTrainer.start(
-            learner.dictionary(plan.k), learner.variance, encoder, auxiliary=plan.auxiliary, dead_after=DEAD_AFTER
+            dictionary, variance_of(mlp(x)), Encoder(mlp.activation, plan.k), auxiliary=plan.auxiliary
         )
     return trainers
 
@@ -93,9 +92,7 @@ def _tokens(
 
 def _checkpoint(trainers: Mapping[int, SparseTrainer], generator: torch.Generator) -> Document:
     """Keep weights, moments, counts and the random state; the schedules follow from the step."""
-    arrays = {"generator": generator.get_state().numpy()}
-    for layer, trainer in trainers.items():
-        arrays |= {f"{layer}.{name}": tensor.numpy().copy() for name, tensor in trainer.state().items()}
+    arrays = {"generator": generator.get_state().numpy(), **state_of_trainers(trainers)}
     return Document({"kind": "dictionaries-in-training"}, arrays)
 
 
@@ -106,13 +103,5 @@ def _restore(context: StageContext, trainers: Mapping[int, SparseTrainer], gener
         return 0
     step, state = found
     generator.set_state(torch.from_numpy(state.tensors["generator"].copy()))
-    for layer, trainer in trainers.items():
-        prefix = f"{layer}."
-        trainer.restore(
-            {
-                name.removeprefix(prefix): torch.from_numpy(array.copy())
-                for name, array in state.tensors.items()
-                if name.startswith(prefix)
-            }
-        )
+    restore_trainers(trainers, state.tensors)
     return step

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from hagd.dictionaries.dictionary import DictionaryKind
+from hagd_transcoder.domain.schedules import annealed, learning_rate
 
 ELSEWHERE: Final = 0.1
 """Weight of positions where an MLP cannot reach a judged logit: no circuit contains them, the report does."""
@@ -43,11 +44,9 @@ class TrainingPlan:
         return not (self.behaviour or self.nested or self.balance)
 
     def k_at(self, step: int) -> int:
-        """Give k at a step: geometric from `k_start` to `k` over the first 60 % of the steps."""
-        done = min(1.0, step / max(1, 0.6 * self.steps))
-        return round(self.k_start * (self.k / self.k_start) ** done)
+        """Give k at a step."""
+        return annealed(step, self.steps, self.k_start, self.k)
 
     def learning_rate_at(self, step: int) -> float:
-        """Give the learning rate at a step: 10 steps of warm-up, constant to the middle, then linear to 1 %."""
-        done = step / self.steps
-        return self.learning_rate * min(1.0, (step + 1) / 10, 2 * (1 - done) + 0.01)
+        """Give the learning rate at a step."""
+        return learning_rate(step, self.steps, self.learning_rate)

@@ -1,7 +1,8 @@
 """`hagd transcoder train|eval`: stage 1 on its own."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,6 +30,10 @@ app = typer.Typer(help="Dictionaries of MLPs.", no_args_is_help=True)
 @with_settings
 def train(
     settings: "Settings",
+    data: Annotated[
+        list[Path],
+        typer.Option(help="Text to train on in place of a task: a file, lines of JSON, or a folder; may be repeated."),
+    ] = [],  # noqa: B006  # typer copies it
     out: OutOption = None,
     store: StoreOption = None,
     threads: ThreadsOption = None,
@@ -36,12 +41,18 @@ def train(
     quiet: QuietFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Train the dictionaries of an extraction, and stop there. `hagd extract` in the same folder goes on from them."""
+    """Train dictionaries and stop there: those of an extraction, which `hagd extract` in the same folder goes on from,
+    or, with --data, those of a model on text."""
+    from hagd.extraction.corpus_plan import TRAIN, build_corpus_plan, corpus_folder  # noqa: PLC0415
     from hagd.extraction.plan import build_plan, default_folder, use_of  # noqa: PLC0415
 
-    plan = build_plan(settings, upto="transcoder", use=use_of(use))
-    folder = out or default_folder(settings, plan)
-    state = run_plan(folder, plan, "transcoder-train", store=store, threads=threads, quiet=quiet)
+    if data:
+        plan = build_corpus_plan(settings, data)
+        folder = out or corpus_folder(settings, plan)
+    else:
+        plan = build_plan(settings, upto="transcoder", use=use_of(use))
+        folder = out or default_folder(settings, plan)
+    state = run_plan(folder, plan, TRAIN, store=store, threads=threads, quiet=quiet)
     say(f"dictionaries are in {folder}")
     _write_quality(folder, state.run_id, as_json=as_json)
 

@@ -84,7 +84,7 @@ def documents(files: Sequence[Path], field: str | None = None) -> Iterator[str]:
 
 def shuffled(texts: Iterator[str], seed: int, buffer: int = BUFFER) -> Iterator[str]:
     """Give the same documents in another order, drawn from so many at a time; the seed decides."""
-    draw = random.Random(seed)  # noqa: S311  # no secret
+    draw = random.Random(seed)  # no secret
     waiting: list[str] = []
     for text in texts:
         waiting.append(text)

@@ -1,6 +1,5 @@
 """How good a dictionary is, as pure functions of tensors. Lower error is not better circuits: report both."""
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
@@ -22,27 +21,6 @@ def mean_active(features: Float[Tensor, "token d_feature"]) -> float:
 def fires(features: Float[Tensor, "token d_feature"]) -> Bool[Tensor, " d_feature"]:
     """Mark features that are active on at least one token."""
     return (features != 0).any(0)
-
-
-def linear_baseline(
-    x: Float[Tensor, "token d_in"], out: Float[Tensor, "token d_out"], ridge: float = 1e-6
-) -> tuple[Float[Tensor, "d_in d_out"], Float[Tensor, " d_out"]]:
-    """Solve the best affine map `x W + b` in float64.
-
-    Args:
-        ridge: penalty as a share of the mean variance of `x`; keeps collinear inputs solvable.
-
-    Returns:
-        W and b, in float64.
-    """
-    inputs, outputs = x.double(), out.double()
-    mean_in, mean_out = inputs.mean(0), outputs.mean(0)
-    centred = inputs - mean_in
-    gram = centred.T @ centred
-    scale = gram.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
-    penalty = ridge * scale * torch.eye(len(gram), dtype=torch.float64, device=gram.device)
-    weight = torch.linalg.solve(gram + penalty, centred.T @ (outputs - mean_out))
-    return weight, mean_out - mean_in @ weight
 
 
 def recovered_share(plain: float, replaced: float, without: float) -> float | None:

@@ -12,7 +12,6 @@ from hagd.dictionaries.metrics import (
     divergence,
     fires,
     fraction_unexplained,
-    linear_baseline,
     mean_active,
     recovered_share,
 )
@@ -41,17 +40,6 @@ def test_active_features_are_counted_per_token_and_over_tokens() -> None:
     features = torch.tensor([[0.0, 2.0, -1.0], [0.0, 0.0, 4.0]])
     assert mean_active(features) == 1.5
     assert fires(features).tolist() == [False, True, True]
-
-
-def test_the_linear_baseline_finds_an_affine_map_even_from_collinear_inputs() -> None:
-    draw = torch.Generator().manual_seed(0)
-    x = torch.randn(101, 5, generator=draw)
-    x = torch.cat([x, x[:, :2]], dim=1)
-    weight, bias = torch.randn(7, 3, generator=draw), torch.randn(3, generator=draw)
-    out = x @ weight + bias
-    found, shift = linear_baseline(x, out)
-    assert found.dtype == torch.float64
-    assert fraction_unexplained(out.double(), x.double() @ found + shift) < 1e-9
 
 
 def test_recovered_share_is_one_for_the_model_and_zero_without_mlps() -> None:

@@ -1,4 +1,4 @@
-"""The sparse step against autograd through the dense dictionary, and against brute force."""
+"""A step, on lists or on whole matrices, against autograd through the dictionary, and against brute force."""
 
 from typing import Any
 
@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 
 from hagd.dictionaries.dictionary import Dictionary
+from hagd_transcoder.domain.sparse.dense import dense_step
 from hagd_transcoder.domain.sparse.selection import select
 from hagd_transcoder.domain.sparse.step import Encoder, sparse_step
 
 TOKENS, WIDTH, FEATURES = 37, 12, 53
+BOTH = pytest.mark.parametrize("take", [sparse_step, dense_step])
 
 
 def weights(gated: bool, skip: bool, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -47,14 +49,15 @@ def batch(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return x, out
 
 
+@BOTH
 @pytest.mark.parametrize("skip", [False, True])
 @pytest.mark.parametrize(("activation", "gated"), [("relu", False), ("gelu", False), ("silu", True), ("relu", True)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
 def test_loss_and_gradients_are_those_of_autograd(
-    activation: str, gated: bool, skip: bool, dtype: torch.dtype, tolerance: float
+    take: Any, activation: str, gated: bool, skip: bool, dtype: torch.dtype, tolerance: float
 ) -> None:
     found, (x, out) = weights(gated, skip, dtype), batch(dtype)
-    step = sparse_step(found, x, out, Encoder(activation, k=7), variance=3.0)
+    step = take(found, x, out, Encoder(activation, k=7), variance=3.0)
 
     exact = {name: tensor.double().requires_grad_() for name, tensor in found.items()}
     dictionary = dense(exact, activation, k=7)
@@ -71,12 +74,13 @@ def test_loss_and_gradients_are_those_of_autograd(
     assert step.fired.tolist() == (features != 0).sum(0).tolist()
 
 
-def test_tokens_weigh_as_much_as_they_are_told() -> None:
+@BOTH
+def test_tokens_weigh_as_much_as_they_are_told(take: Any) -> None:
     found, (x, out) = weights(True, True, torch.float64), batch(torch.float64)
     importance = torch.zeros(TOKENS, dtype=torch.float64)
     importance[:10] = 0.05
-    weighted = sparse_step(found, x, out, Encoder("silu", k=7), 3.0, importance)
-    alone = sparse_step(found, x[:10], out[:10], Encoder("silu", k=7), 3.0)
+    weighted = take(found, x, out, Encoder("silu", k=7), 3.0, importance)
+    alone = take(found, x[:10], out[:10], Encoder("silu", k=7), 3.0)
     assert weighted.loss == pytest.approx(alone.loss / 2)
     for name, gradient in alone.gradients.items():
         torch.testing.assert_close(weighted.gradients[name], gradient / 2)
@@ -91,6 +95,27 @@ def test_a_product_in_half_precision_changes_what_is_kept_near_the_edge_and_noth
     all_exact = sparse_step(found, x, out, Encoder("silu", k=FEATURES), variance=3.0)
     all_half = sparse_step(found, x, out, Encoder("silu", k=FEATURES, half=True), variance=3.0)
     assert all_half.loss == pytest.approx(all_exact.loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("rule", ["topk", "batch-topk"])
+@pytest.mark.parametrize(("activation", "gated"), [("relu", False), ("silu", True)])
+def test_lists_and_whole_matrices_take_the_same_step(rule: Any, activation: str, gated: bool) -> None:
+    found, (x, out) = weights(gated, True, torch.float64), batch(torch.float64)
+    listed, whole = (take(found, x, out, Encoder(activation, 7, rule), 3.0) for take in (sparse_step, dense_step))
+    assert whole.loss == pytest.approx(listed.loss)
+    assert whole.weakest == pytest.approx(listed.weakest)
+    assert whole.fired.equal(listed.fired)
+    for name, gradient in listed.gradients.items():
+        torch.testing.assert_close(whole.gradients[name], gradient)
+
+
+def test_whole_matrices_in_half_precision_point_where_exact_ones_do() -> None:
+    found, (x, out) = weights(True, True, torch.float32), batch(torch.float32)
+    exact, half = (dense_step(found, x, out, Encoder("silu", FEATURES, half=it), 3.0) for it in (False, True))
+    assert half.loss == pytest.approx(exact.loss, rel=0.02)
+    for name, gradient in exact.gradients.items():
+        assert half.gradients[name].dtype == torch.float32
+        assert float((half.gradients[name] - gradient).norm() / gradient.norm()) < 0.03, name
 
 
 @pytest.mark.parametrize("rule", ["topk", "batch-topk"])

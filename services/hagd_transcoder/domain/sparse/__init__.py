@@ -1,1 +1,1 @@
-"""The sparse path of training: only what a token keeps is decoded, differentiated and written back."""
+"""Training steps with gradients by hand: over what a token keeps, or over whole matrices where that is faster."""

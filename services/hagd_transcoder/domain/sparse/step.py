@@ -125,9 +125,9 @@ def sparse_step(
 def _encode(weights: Weights, x: Float[Tensor, "token d_model"], encoder: Encoder) -> _Kept:
     """Give what each token keeps: the largest |activation| times decoder norm."""
     act, norms = ACTIVATIONS[encoder.activation], weights["dec"].norm(dim=1)
-    dense = _product(x, weights["enc"], weights["b_enc"], half=encoder.half)
+    dense = product(x, weights["enc"], weights["b_enc"], half=encoder.half)
     if "gate" in weights:
-        gate = _product(x, weights["gate"], weights["b_gate"], half=encoder.half)
+        gate = product(x, weights["gate"], weights["b_gate"], half=encoder.half)
         scores = act(gate).mul_(dense).abs_().mul_(norms.to(dense.dtype))
     elif encoder.activation == "relu":
         # What lies below zero is never larger than what lies above it.
@@ -138,19 +138,20 @@ def _encode(weights: Weights, x: Float[Tensor, "token d_model"], encoder: Encode
     weakest = float(scores[chosen.token, chosen.feature].min())
     up = _rows_dot(x, weights["enc"], chosen) + weights["b_enc"][chosen.feature]
     if "gate" not in weights:
-        value, slope = _with_slope(act, up)
+        value, slope = with_slope(act, up)
         return _Kept(chosen, value, slope, None, weakest)
-    gated, slope = _with_slope(act, _rows_dot(x, weights["gate"], chosen) + weights["b_gate"][chosen.feature])
+    gated, slope = with_slope(act, _rows_dot(x, weights["gate"], chosen) + weights["b_gate"][chosen.feature])
     return _Kept(chosen, gated * up, gated, slope * up, weakest)
 
 
-def _product(
+def product(
     x: Float[Tensor, "token d_model"],
     rows: Float[Tensor, "d_feature d_model"],
     bias: Float[Tensor, " d_feature"],
     *,
     half: bool,
 ) -> Float[Tensor, "token d_feature"]:
+    """Give `x rows^T + bias`, taken and given in bfloat16 where that is asked for."""
     if half:
         return functional.linear(x.bfloat16(), rows.bfloat16(), bias.bfloat16())
     return functional.linear(x, rows, bias)
@@ -169,9 +170,9 @@ def _rows_dot(
     return torch.autograd.grad(bag, ones, x)[0]
 
 
-def _with_slope(
-    act: Callable[[Tensor], Tensor], pre: Float[Tensor, " kept"]
-) -> tuple[Float[Tensor, " kept"], Float[Tensor, " kept"]]:
+def with_slope(
+    act: Callable[[Tensor], Tensor], pre: Float[Tensor, "*kept"]
+) -> tuple[Float[Tensor, "*kept"], Float[Tensor, "*kept"]]:
     """Give `act(pre)` and its derivative."""
     with torch.enable_grad():
         pre = pre.detach().requires_grad_()

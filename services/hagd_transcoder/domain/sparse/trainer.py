@@ -3,16 +3,22 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from hagd.dictionaries.dictionary import Dictionary
 from hagd.errors import NonFiniteError
+from hagd_transcoder.domain.sparse.dense import dense_step
 from hagd_transcoder.domain.sparse.step import Encoder, StepResult, sparse_step
 
 _ROWS = ("enc", "gate", "dec", "b_enc", "b_gate")
 """Weights of which every feature has a row."""
+_DENSE, _DENSE_HALF = 12, 32
+"""Whole matrices pay from one feature kept of so many, in single precision and with products in bfloat16."""
+_NEWEST = 0.05
+"""Weight of the newest batch in the moving average."""
 _REVIVED = 64
 """Dead features that may rebuild the error of one token."""
 
@@ -33,6 +39,8 @@ class SparseTrainer:
     optimiser: torch.optim.Adam
     idle: Int[Tensor, " d_feature"]
     """Steps since each feature fired."""
+    cutoff: Float[Tensor, ""]
+    """Moving average of the smallest score that a batch kept: what BatchTopK becomes when there is no batch."""
 
     @staticmethod
     def start(
@@ -47,7 +55,8 @@ class SparseTrainer:
         weights = rows_of(dictionary)
         optimiser = torch.optim.Adam(list(weights.values()), lr=1e-3, fused=True)
         idle = torch.zeros(dictionary.n_features, dtype=torch.int64, device=dictionary.w_dec.device)
-        return SparseTrainer(weights, encoder, variance, auxiliary, dead_after, optimiser, idle)
+        cutoff = torch.full((), -1.0, device=idle.device)
+        return SparseTrainer(weights, encoder, variance, auxiliary, dead_after, optimiser, idle, cutoff)
 
     def step(
         self,
@@ -71,13 +80,17 @@ class SparseTrainer:
             NonFiniteError: the loss is NaN or infinite; the weights are left as they were.
         """
         encoder = self.encoder if k is None else replace(self.encoder, k=k)
-        result = sparse_step(self.weights, x, out, encoder, self.variance, importance)
+        dense = encoder.k * (_DENSE_HALF if encoder.half else _DENSE) >= len(self.idle)
+        take = dense_step if dense else sparse_step
+        result = take(self.weights, x, out, encoder, self.variance, importance)
         if not torch.isfinite(torch.tensor(result.loss)):
             raise NonFiniteError(
                 f"training dictionaries diverged: the loss is {result.loss}", "lower transcoder.learning_rate"
             )
         self._revive(x, result, importance)
         self.idle = torch.where(result.fired > 0, 0, self.idle + 1)
+        before = self.cutoff if self.cutoff >= 0 else torch.full_like(self.cutoff, result.weakest)
+        self.cutoff = before.lerp(torch.full_like(before, result.weakest), _NEWEST)
         for name, tensor in self.weights.items():
             tensor.grad = result.gradients[name]
         for group in self.optimiser.param_groups:
@@ -86,13 +99,17 @@ class SparseTrainer:
         return result
 
     def dictionary(self, layer: int) -> Dictionary:
-        """Give the dictionary as it stands, sharing its weights."""
-        gate = self.weights.get("gate")
+        """Give the dictionary as it stands, sharing its weights.
+
+        One that was trained by BatchTopK gets the thresholds that keep as many features on average (JumpReLU):
+        what a token keeps must not depend on the tokens beside it.
+        """
+        gate, by_batch = self.weights.get("gate"), self.encoder.rule == "batch-topk"
         return Dictionary(
             kind="transcoder" if gate is None else "gated",
             layer=layer,
             activation=self.encoder.activation,
-            k=None if self.encoder.k >= len(self.idle) else self.encoder.k,
+            k=None if by_batch or self.encoder.k >= len(self.idle) else self.encoder.k,
             w_gate=None if gate is None else gate.T,
             b_gate=self.weights.get("b_gate"),
             w_enc=self.weights["enc"].T,
@@ -100,11 +117,12 @@ class SparseTrainer:
             w_dec=self.weights["dec"],
             b_dec=self.weights["b_dec"],
             w_skip=self.weights.get("skip"),
+            threshold=self._thresholds() if by_batch else None,
         )
 
     def state(self) -> dict[str, Tensor]:
         """Give all that a checkpoint must hold, by name."""
-        found = {"idle": self.idle}
+        found = {"idle": self.idle, "cutoff": self.cutoff}
         for name, tensor in self.weights.items():
             found[name] = tensor
             found |= {f"{name}.{part}": value for part, value in self.optimiser.state[tensor].items()}
@@ -112,11 +130,16 @@ class SparseTrainer:
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` gave."""
-        self.idle = state["idle"]
+        self.idle, self.cutoff = state["idle"], state["cutoff"]
         for name, tensor in self.weights.items():
             tensor.copy_(state[name])
             moments = {part: state[f"{name}.{part}"] for part in ("step", "exp_avg", "exp_avg_sq")}
             self.optimiser.state[tensor] = moments
+
+    def _thresholds(self) -> Float[Tensor, " d_feature"]:
+        """Divide the smallest kept score, which is |activation| times decoder norm, by the norms."""
+        norms = self.weights["dec"].norm(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
+        return self.cutoff.clamp_min(0) / norms
 
     def _revive(
         self, x: Float[Tensor, "token d_model"], result: StepResult, importance: Float[Tensor, " token"] | None
@@ -132,6 +155,28 @@ class SparseTrainer:
         for name in _ROWS:
             if name in rows:
                 result.gradients[name].index_add_(0, dead, rebuilt.gradients[name], alpha=self.auxiliary)
+
+
+def state_of_trainers(trainers: Mapping[int, SparseTrainer]) -> dict[str, np.ndarray]:
+    """Give the state of several layers, as arrays of a checkpoint."""
+    return {
+        f"{layer}.{name}": tensor.numpy(force=True).copy()
+        for layer, trainer in trainers.items()
+        for name, tensor in trainer.state().items()
+    }
+
+
+def restore_trainers(trainers: Mapping[int, SparseTrainer], arrays: Mapping[str, np.ndarray]) -> None:
+    """Let several layers go on from what `state_of_trainers` gave."""
+    for layer, trainer in trainers.items():
+        prefix = f"{layer}."
+        trainer.restore(
+            {
+                name.removeprefix(prefix): torch.from_numpy(array.copy())
+                for name, array in arrays.items()
+                if name.startswith(prefix)
+            }
+        )
 
 
 def rows_of(dictionary: Dictionary) -> dict[str, Tensor]:

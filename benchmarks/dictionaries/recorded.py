@@ -1,0 +1,94 @@
+"""What MLPs read and write on a text, in files, for a rival that trains on nothing else; and its results read back."""
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.lib.format import open_memmap
+from torch import Tensor
+
+from benchmarks.dictionaries.rival import rival_python
+from hagd.corpora.corpus import Windows
+from hagd.dictionaries.dictionary import Dictionary, keep_top
+from hagd.models.language_model import LanguageModel
+from hagd.models.trunk import run_trunk
+
+HERE = Path(__file__).parent
+_BATCH = 16
+
+
+def record_text(
+    model: LanguageModel, windows: Windows, layers: Sequence[int], folder: Path, most_tokens: int, suffix: str = ""
+) -> None:
+    """Write `x` and `out` of every layer to `folder/LAYER`, position 0 left out, in the order of the windows."""
+    numbers = torch.randperm(len(windows), generator=torch.Generator().manual_seed(0))
+    parts = [windows.batch(part) for part in numbers.split(_BATCH)]
+    total, used = 0, list[Any]()
+    for batch in parts:
+        if total >= most_tokens:
+            break
+        used.append(batch)
+        total += int(batch.counted.sum())
+    width, at = model.config.d_model, dict.fromkeys(layers, 0)
+    arrays = {
+        (layer, name): _array(folder / str(layer) / f"{name}{suffix}.npy", (total, width))
+        for layer in layers
+        for name in ("x", "out")
+    }
+
+    def visit(layer: int, x: Tensor, out: Tensor) -> None:
+        if layer in at:
+            rows = slice(at[layer], at[layer] + int(counted.sum()))
+            arrays[layer, "x"][rows], arrays[layer, "out"][rows] = x[counted].numpy(), out[counted].numpy()
+            at[layer] = rows.stop
+
+    for batch in used:
+        counted = batch.counted
+        run_trunk(model, batch.tokens, visit, upto=max(layers))
+
+
+def _array(path: Path, shape: tuple[int, int]) -> np.memmap:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+
+
+def train_rival(folder: Path, threads: int = 1, **asked: object) -> Mapping[str, float]:
+    """Train eai-sparsify on a recorded layer; give what it answers. `rival_train.py` lists what may be asked."""
+    command = [str(rival_python()), str(HERE / "rival_train.py"), str(folder), "--threads", str(threads)]
+    for name, value in asked.items():
+        command += [f"--{name.replace('_', '-')}"] if value is True else [f"--{name.replace('_', '-')}", str(value)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "SPARSIFY_DISABLE_TRITON": "1"}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+class RivalDictionary(Dictionary):
+    """One that keeps the largest activations, whatever they write."""
+
+    def encode(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_feature"]:
+        """Give the sparse activations."""
+        return keep_top(self.pre_activations(x), torch.ones(self.n_features), self.k or self.n_features)
+
+
+def rival_dictionary(folder: Path, layer: int, k: int) -> RivalDictionary:
+    """Read the weights that the rival left."""
+    weights = {name: torch.from_numpy(value) for name, value in np.load(folder / "weights.npz").items()}
+    return RivalDictionary(
+        kind="transcoder",
+        layer=layer,
+        activation="relu",
+        k=k,
+        w_gate=None,
+        b_gate=None,
+        w_enc=weights["w_enc"],
+        b_enc=weights["b_enc"],
+        w_dec=weights["w_dec"],
+        b_dec=weights["b_dec"],
+        w_skip=weights.get("w_skip"),
+    )

@@ -1,0 +1,140 @@
+"""A small GPT-2 that reads bytes of prose: our dictionaries and eai-sparsify's on the same tokens of every layer."""
+
+import statistics
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from benchmarks.dictionaries.prose import write_prose
+from benchmarks.dictionaries.recorded import record_text, rival_dictionary, train_rival
+from benchmarks.tables import BUILD, Row
+from hagd.corpora.corpus import Corpus
+from hagd.corpora.sources import documents, shuffled
+from hagd.dictionaries.dictionary import Dictionary
+from hagd.models.architectures import convert
+from hagd.models.language_model import LanguageModel
+from hagd.testing import RecordingContext
+from hagd_transcoder.corpus_dictionaries import make_plan
+from hagd_transcoder.corpus_handlers import CorpusTranscoderConfig
+from hagd_transcoder.domain.corpus_evaluation import evaluate_on_corpus
+from hagd_transcoder.domain.corpus_training import train_on_corpus
+
+N_LAYERS: Final = 4
+WIDTH: Final = 128
+CONTEXT: Final = 128
+FEATURES: Final = 1024
+K: Final = 16
+TOKENS: Final = 300_000
+STEPS: Final = 600
+RATES: Final = (8e-4, 2e-3, 5e-3)
+"""What its own rule gives for this width, and larger ones; the best for each layer counts."""
+_CORPUS_BYTES: Final = 3_000_000
+_BATCH: Final = 32
+
+
+def measure_small_gpt2() -> list[Row]:
+    """Train both on every layer; give the rows."""
+    corpus = byte_corpus()
+    model = byte_model(corpus)
+    train, held_out = corpus.windows("train"), corpus.windows("held-out")
+    config = CorpusTranscoderConfig(n_features=FEATURES, k=K, tokens=TOKENS, skip=False)
+    plan = make_plan(config, model, corpus)
+    ours = train_on_corpus(model, train, plan, RecordingContext())
+    theirs = _rivals(model, corpus)
+    found = {
+        name: evaluate_on_corpus(model, dictionaries, train, held_out, RecordingContext())
+        for name, dictionaries in (("ours", ours), ("theirs", theirs))
+    }
+    fvu = {name: [layer["fvu"] for layer in it["layers"]] for name, it in found.items()}
+    dead = [layer["dead_share"] for layer in found["ours"]["layers"]]
+    linear = statistics.mean(layer["fvu_linear"] for layer in found["ours"]["layers"])
+    kl = {name: it["kl_nats"] for name, it in found.items()}
+    shown = {name: ", ".join(f"{value:.3f}" for value in values) for name, values in fvu.items()}
+    mean = {name: statistics.mean(values) for name, values in fvu.items()}
+    title = f"GPT-2 of {N_LAYERS} layers, F={FEATURES}, k={K}, {TOKENS} tokens"
+    return [
+        Row(f"{title}: FVU beside theirs", mean["ours"] / mean["theirs"], 0.9, at_most=True, note=f"{shown}"),
+        Row(f"{title}: dead share", max(dead), 0.05, at_most=True, note="worst layer"),
+        Row(
+            f"{title}: KL with all MLPs replaced, beside theirs",
+            kl["ours"] / kl["theirs"],
+            0.8,
+            at_most=True,
+            note=f"{kl['ours']:.3f} and {kl['theirs']:.3f} nats",
+        ),
+        Row(f"{title}: FVU of the best linear map", linear),
+    ]
+
+
+def byte_corpus() -> Corpus:
+    """Give prose as bytes."""
+    path = BUILD / "prose.jsonl"
+    if not path.exists():
+        write_prose(path)
+    pieces, total = list[torch.Tensor](), 0
+    for text in shuffled(documents([path]), seed=0):
+        pieces.append(torch.tensor(list(text.encode()[:20_000]), dtype=torch.int32))
+        total += len(pieces[-1])
+        if total >= _CORPUS_BYTES:
+            break
+    offsets = torch.tensor([0, *map(len, pieces)]).cumsum(0)
+    held_out = torch.arange(len(pieces)) % 10 == 0
+    return Corpus(torch.cat(pieces), offsets, held_out, CONTEXT, None)
+
+
+def byte_model(corpus: Corpus) -> LanguageModel:
+    """Train the model on the corpus, or read it where that was done before."""
+    path = BUILD / "small-gpt2.safetensors"
+    torch.manual_seed(0)
+    shape = GPT2Config(
+        vocab_size=256, n_positions=CONTEXT, n_embd=WIDTH, n_layer=N_LAYERS, n_head=4, tie_word_embeddings=False
+    )
+    for name in ("embd_pdrop", "attn_pdrop", "resid_pdrop"):
+        setattr(shape, name, 0.0)
+    module = GPT2LMHeadModel(shape)
+    if path.exists():
+        module.load_state_dict(load_file(path), strict=False)
+    else:
+        _train(module, corpus)
+        save_file({name: value.contiguous() for name, value in module.state_dict().items()}, path)
+    return convert(module.eval())
+
+
+def _train(module: GPT2LMHeadModel, corpus: Corpus) -> None:
+    windows = corpus.windows("train")
+    optimiser = torch.optim.AdamW(module.parameters(), lr=2e-3, weight_decay=0.1, betas=(0.9, 0.95))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, STEPS, pct_start=0.1)
+    draw = torch.Generator().manual_seed(0)
+    for _ in range(STEPS):
+        batch = windows.batch(torch.randint(len(windows), (_BATCH,), generator=draw))
+        logits = module(batch.tokens).logits[:, :-1][batch.counted[:, 1:]]
+        functional.cross_entropy(logits, batch.tokens[:, 1:][batch.counted[:, 1:]]).backward()
+        optimiser.step()
+        schedule.step()
+        optimiser.zero_grad()
+
+
+def _rivals(model: LanguageModel, corpus: Corpus) -> dict[int, Dictionary]:
+    folder, layers = BUILD / "small-gpt2", range(N_LAYERS)
+    record_text(model, corpus.windows("train"), layers, folder, TOKENS)
+    record_text(model, corpus.windows("held-out"), layers, folder, 20_000, suffix="_held_out")
+    steps = TOKENS // 2048
+    return {it: best_rival(folder / str(it), it, FEATURES, K, RATES, most_steps=steps) for it in layers}
+
+
+def best_rival(
+    folder: Path, layer: int, features: int, k: int, rates: tuple[float, ...], **asked: object
+) -> Dictionary:
+    """Train with each learning rate, and give the one with the smallest held-out error."""
+    found: dict[float, Dictionary] = {}
+    x, out = (torch.from_numpy(np.load(folder / f"{name}_held_out.npy")) for name in ("x", "out"))
+    for rate in rates:
+        train_rival(folder, features=features, k=k, learning_rate=rate, **asked)
+        dictionary = rival_dictionary(folder, layer, k)
+        found[float((out - dictionary.decode(dictionary.encode(x), x)).square().sum())] = dictionary
+    return found[min(found)]

@@ -1,0 +1,125 @@
+"""Run stage 1 on a corpus: derive what the config leaves open, train one dictionary per layer, measure them.
+
+Layers learn apart, so they may be trained in shards, each with every so many layers and a run of the model of its own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from hagd.artifacts.document import Document
+from hagd.corpora.corpus import Corpus
+from hagd.corpora.storage import corpus_from_document
+from hagd.dictionaries.dictionary import Dictionary
+from hagd.dictionaries.storage import dictionaries_from_document, dictionaries_to_document
+from hagd.errors import InvalidInputError
+from hagd.models.language_model import LanguageModel
+from hagd.models.storage import model_from_document
+from hagd.pipeline.contract import Config, StageContext
+from hagd_transcoder.corpus_handlers import CorpusTranscoderConfig, read_config
+from hagd_transcoder.domain.corpus_evaluation import evaluate_on_corpus
+from hagd_transcoder.domain.corpus_plan import CorpusPlan
+from hagd_transcoder.domain.corpus_training import train_on_corpus
+from hagd_transcoder.domain.starting import Start
+
+GATED_K = 64
+PLAIN_K = 32
+START_FACTOR = 8
+
+
+def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
+    """Train the dictionaries of a model on a corpus. See `StageFunction`."""
+    model, corpus = _read(inputs)
+    plan = make_plan(read_config(config), model, corpus)
+    dictionaries = train_on_corpus(model, corpus.windows("train"), plan, context)
+    return _measured(inputs, model, corpus, plan, dictionaries, context)
+
+
+def run_shard(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
+    """Train the dictionaries of the layers of one shard. See `StageFunction`."""
+    model, corpus = _read(inputs)
+    whole = read_config({name: value for name, value in config.items() if name != "shard"})
+    plan = make_plan(whole, model, corpus)
+    layers = plan.layers[int(config["shard"]) :: whole.shards]
+    dictionaries = train_on_corpus(model, corpus.windows("train"), replace(plan, layers=layers), context)
+    return {"dictionaries": dictionaries_to_document(dictionaries, {})}
+
+
+def join(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
+    """Measure together what the shards have trained. See `StageFunction`."""
+    model, corpus = _read(inputs)
+    dictionaries: dict[int, Dictionary] = {}
+    for role in sorted(inputs):
+        if role.startswith("dictionaries/"):
+            dictionaries |= dictionaries_from_document(inputs[role])
+    plan = make_plan(read_config(config), model, corpus)
+    return _measured(inputs, model, corpus, plan, dictionaries, context)
+
+
+def make_plan(config: CorpusTranscoderConfig, model: LanguageModel, corpus: Corpus) -> CorpusPlan:
+    """Derive what the config leaves open.
+
+    Raises:
+        InvalidInputError: a layer does not exist, k exceeds the features, or there are more shards than layers.
+    """
+    shape, gated = model.config, model.blocks[0].mlp.w_gate is not None
+    layers = tuple(range(shape.n_layers)) if config.layers is None else tuple(sorted(config.layers))
+    if layers[-1] >= shape.n_layers:
+        raise InvalidInputError(
+            f"corpus-transcoder.layers names layer {layers[-1]}, but the model has {shape.n_layers}",
+            "layers count from 0",
+        )
+    if config.shards > len(layers):
+        raise InvalidInputError(
+            f"corpus-transcoder.shards is {config.shards}, but only {len(layers)} layers get a dictionary",
+            "a shard needs a layer",
+        )
+    n_features = config.n_features or shape.d_mlp
+    k = config.k or min(GATED_K if gated else PLAIN_K, n_features)
+    if k > n_features:
+        raise InvalidInputError(
+            f"corpus-transcoder.k is {k}, but there are only {n_features} features (the width of the MLP unless given)",
+            "lower k or raise n_features",
+        )
+    windows = corpus.windows("train")
+    per_window = sum(windows.bounds.diff(dim=1).flatten().tolist()) / len(windows)
+    per_step = max(1, round(config.batch / per_window))
+    tokens = config.tokens or len(windows) * per_window
+    return CorpusPlan(
+        layers=layers,
+        start=Start(n_features, config.start, config.skip),
+        k_start=min(n_features, max(k, config.k_start or START_FACTOR * k)),
+        k=k,
+        rule=config.rule,
+        steps=max(1, round(tokens / (per_step * per_window))),
+        windows=per_step,
+        learning_rate=config.learning_rate,
+        auxiliary=config.auxiliary,
+        half=config.precision == "bfloat16",
+        checkpoints=config.checkpoints,
+        seed=config.seed,
+    )
+
+
+def _read(inputs: Mapping[str, Document]) -> tuple[LanguageModel, Corpus]:
+    return model_from_document(inputs["model"]), corpus_from_document(inputs["corpus"])
+
+
+def _measured(
+    inputs: Mapping[str, Document],
+    model: LanguageModel,
+    corpus: Corpus,
+    plan: CorpusPlan,
+    dictionaries: Mapping[int, Dictionary],
+    context: StageContext,
+) -> Mapping[str, Document]:
+    found = evaluate_on_corpus(
+        model, dictionaries, corpus.windows("train"), corpus.windows("held-out"), context, plan.seed
+    )
+    metrics: dict[str, Any] = {
+        "plan": asdict(plan),
+        "model": dict(inputs["model"].content.get("provenance", {})),
+        "corpus": dict(inputs["corpus"].content.get("provenance", {})),
+        **found,
+    }
+    return {"dictionaries": dictionaries_to_document(dictionaries, metrics)}

@@ -1,0 +1,95 @@
+"""Stage 1 on a corpus in place of a task, as the pipeline sees it. Loads without torch."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hagd.errors import InvalidInputError
+from hagd.pipeline.contract import Config, Sharding, StageSpec
+from hagd.pipeline.fields import fields_of, read_fields
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class CorpusTranscoderConfig(BaseModel):
+    """Config of the dictionaries. Null means: derived from the model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    n_features: Positive | None = None
+    """Features per layer; null for the width of the MLP."""
+    k: Positive | None = None
+    """Features kept per token once annealing is over; null for 64, or 32 where the MLP has no gate."""
+    k_start: Positive | None = None
+    """Features kept per token at first; null for eight times k."""
+    layers: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    """Layers that get a dictionary; null for all."""
+    rule: Literal["topk", "batch-topk"] = "topk"
+    """Who competes for k: the features of a token, or those of all tokens of a step. The latter ends as JumpReLU."""
+    start: Literal["mlp", "random"] = "mlp"
+    """Where training starts: at the MLP's own weights, or at random ones (a control)."""
+    skip: bool = True
+    """Learn a linear path beside the features."""
+    tokens: Positive | None = None
+    """Tokens to train on; null for once through the corpus."""
+    batch: Positive = 2048
+    """Tokens per step, about."""
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
+    auxiliary: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1 / 32
+    """Weight of the loss that lets dead features rebuild what is missing."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the model's run and of the product that finds out what a token keeps; what is kept is always exact."""
+    checkpoints: Positive = 10
+    """How often the state is kept on the way."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    shards: Positive = 1
+    """Parts that the layers are divided into, each trained by a worker of its own."""
+
+
+def resolve(config: Config) -> dict[str, Any]:
+    """Validate a config and keep the fields that differ from their default.
+
+    Raises:
+        InvalidInputError: a field is unknown, out of range, or contradicts another.
+    """
+    return read_config(config).model_dump(mode="json", exclude_defaults=True, exclude={"checkpoints"})
+
+
+def read_config(config: Config) -> CorpusTranscoderConfig:
+    """Parse a config; errors as in `resolve`."""
+    checked = read_fields("corpus-transcoder", CorpusTranscoderConfig, config)
+    if checked.k is not None and checked.n_features is not None and checked.k > checked.n_features:
+        raise InvalidInputError(
+            f"corpus-transcoder.k is {checked.k}, but there are only {checked.n_features} features",
+            "lower k or raise n_features",
+        )
+    if checked.layers is not None and (not checked.layers or len(set(checked.layers)) < len(checked.layers)):
+        raise InvalidInputError(
+            f"corpus-transcoder.layers names {list(checked.layers)}", "name each layer once, or leave it null for all"
+        )
+    return checked
+
+
+def split(config: Config) -> Sequence[Config]:
+    """Give the config of every shard: that of the task, and which of the shards it is."""
+    return [{**config, "shard": number} for number in range(read_config(config).shards)]
+
+
+STAGE = StageSpec(
+    id="corpus-transcoder",
+    semantics_version=1,
+    inputs=("model", "corpus"),
+    outputs=("dictionaries",),
+    run="hagd_transcoder.corpus_dictionaries:run",
+    resolve=resolve,
+    local_fields=frozenset({"checkpoints"}),
+    title="Training dictionaries on text",
+    fields=fields_of(CorpusTranscoderConfig),
+    sharding=Sharding(
+        split,
+        "hagd_transcoder.corpus_dictionaries:run_shard",
+        ("dictionaries",),
+        "hagd_transcoder.corpus_dictionaries:join",
+    ),
+)

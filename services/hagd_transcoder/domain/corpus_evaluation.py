@@ -1,0 +1,244 @@
+"""What is reported about dictionaries on the held-out documents of a corpus.
+
+Errors are pooled over tokens, and their intervals come from drawing whole documents again, because tokens of one
+document resemble each other. Position 0 is left out: its activations are unlike all others, and where MLPs are replaced
+it keeps its own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from hagd.corpora.corpus import Batch, Windows
+from hagd.dictionaries.dictionary import Dictionary
+from hagd.dictionaries.least_squares import LeastSquares
+from hagd.dictionaries.metrics import recovered_share
+from hagd.errors import NonFiniteError
+from hagd.models.language_model import LanguageModel
+from hagd.models.trunk import run_trunk
+from hagd.pipeline.contract import StageContext
+from hagd.tasks.splits import generator_for
+from hagd_transcoder.domain.corpus_training import windows_of_step
+
+FITTED_TOKENS: Final = 16_384
+"""Training tokens that the linear baselines are fitted on."""
+MEASURED_TOKENS: Final = 32_768
+"""Held-out tokens that errors are measured on, at most."""
+REPLACED_TOKENS: Final = 4_096
+"""Held-out tokens on which MLPs are replaced all at once."""
+ALONE_TOKENS: Final = 1_024
+"""The same one layer at a time."""
+_BATCH_TOKENS: Final = 2_048
+_DRAWS: Final = 1_000
+DENSITIES: Final = tuple(10.0**exponent for exponent in range(-4, 1))
+"""Bounds of the histogram of how often features fire."""
+
+
+@dataclass
+class _Layer:
+    """What is summed over tokens for one dictionary."""
+
+    dictionary: Dictionary
+    fit: LeastSquares
+    """Of outputs and, beside them, of the dictionary's errors."""
+    squares: dict[str, list[Tensor]] = field(default_factory=dict[str, list[Tensor]])
+    """By kind of error, its square summed over each window."""
+    outputs: list[Tensor] = field(default_factory=list[Tensor])
+    """Outputs summed over each window."""
+    fired: Int[Tensor, " d_feature"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    active: int = 0
+    tokens: int = 0
+
+
+def evaluate_on_corpus(
+    model: LanguageModel,
+    dictionaries: Mapping[int, Dictionary],
+    train: Windows,
+    held_out: Windows,
+    context: StageContext,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Measure dictionaries as JSON content.
+
+    Raises:
+        NonFiniteError: a dictionary gives NaN or infinity.
+    """
+    context.progress(0, 1, "measuring on held-out documents")
+    width = model.config.d_model
+    layers = {layer: _Layer(it, LeastSquares.empty(width, 2 * width)) for layer, it in dictionaries.items()}
+    for batch, _ in _batches(train, FITTED_TOKENS, seed):
+        _fit(model, layers, batch)
+    maps = {layer: it.fit.solve() for layer, it in layers.items()}
+    documents: list[Tensor] = []
+    for batch, numbers in _batches(held_out, MEASURED_TOKENS, seed):
+        _measure(model, layers, maps, batch)
+        documents.append(torch.searchsorted(held_out.corpus.offsets, held_out.bounds[numbers, 0], right=True))
+    of_window = torch.cat(documents)
+    alone = _alone(model, dictionaries, held_out, seed)
+    found = [_report(layer, of_window, seed) | alone[number] for number, layer in sorted(layers.items())]
+    return {
+        "split": "held-out",
+        "n_documents": len(of_window.unique()),
+        "n_tokens": next(iter(layers.values())).tokens,
+        "fvu_mean": sum(it["fvu"] for it in found) / len(found),
+        "fvu_worst": max(it["fvu"] for it in found),
+        "layers": found,
+        **_together(model, dictionaries, held_out, seed),
+    }
+
+
+def _batches(windows: Windows, tokens: int, seed: int) -> list[tuple[Batch, Tensor]]:
+    """Give drawn windows of about so many tokens in all, in batches, with their numbers."""
+    count = max(1, min(len(windows), tokens // windows.corpus.context))
+    chosen = windows_of_step(len(windows), count, 0, seed)
+    size = max(1, _BATCH_TOKENS // windows.corpus.context)
+    return [(windows.batch(numbers), numbers) for numbers in chosen.split(size)]
+
+
+def _fit(model: LanguageModel, layers: Mapping[int, _Layer], batch: Batch) -> None:
+    def visit(layer: int, x: Float[Tensor, "batch pos d_model"], out: Float[Tensor, "batch pos d_model"]) -> None:
+        if (sums := layers.get(layer)) is not None:
+            read, written = x[batch.counted], out[batch.counted]
+            error = written - sums.dictionary.decode(sums.dictionary.encode(read), read)
+            sums.fit.add(read, torch.cat([written, error], dim=1))
+
+    run_trunk(model, batch.tokens, visit, upto=max(layers))
+
+
+def _measure(
+    model: LanguageModel, layers: Mapping[int, _Layer], maps: Mapping[int, tuple[Tensor, Tensor]], batch: Batch
+) -> None:
+    window = torch.arange(len(batch.tokens))[:, None].expand_as(batch.tokens)[batch.counted]
+
+    def per_window(values: Float[Tensor, "token *rest"]) -> Float[Tensor, "batch *rest"]:
+        return torch.zeros(len(batch.tokens), *values.shape[1:], dtype=torch.float64).index_add_(0, window, values)
+
+    def visit(layer: int, x: Float[Tensor, "batch pos d_model"], out: Float[Tensor, "batch pos d_model"]) -> None:
+        if (sums := layers.get(layer)) is None:
+            return
+        read, written = x[batch.counted], out[batch.counted].double()
+        features = sums.dictionary.encode(read)
+        error = written - sums.dictionary.decode(features, read)
+        weight, bias = maps[layer]
+        linear, predicted = (read.double() @ weight + bias).chunk(2, dim=1)
+        kinds = {"": error, "linear": written - linear, "nonlinear": error - predicted, "size": written}
+        for kind, value in kinds.items():
+            sums.squares.setdefault(kind, []).append(per_window(value.square().sum(1)))
+        sums.outputs.append(per_window(written))
+        fired = (features != 0).sum(0)
+        sums.fired = fired if not len(sums.fired) else sums.fired + fired
+        sums.active += int(fired.sum())
+        sums.tokens += len(read)
+
+    run_trunk(model, batch.tokens, visit, upto=max(layers))
+
+
+def _report(sums: _Layer, documents: Int[Tensor, " window"], seed: int) -> dict[str, Any]:
+    squares = {kind: torch.cat(values) for kind, values in sums.squares.items()}
+    outputs = torch.cat(sums.outputs)
+    mean = outputs.sum(0) / sums.tokens
+    lengths_free = squares["size"] - 2 * outputs @ mean
+    total = float(lengths_free.sum()) + sums.tokens * float(mean.square().sum())
+    share = {kind: float(values.sum()) / max(total, 1e-300) for kind, values in squares.items()}
+    if not torch.isfinite(torch.tensor(list(share.values()))).all():
+        raise NonFiniteError(
+            f"the error of layer {sums.dictionary.layer} is not finite", "train longer or lower the learning rate"
+        )
+    density = sums.fired.double() / sums.tokens
+    counts = torch.histc(density.clamp(DENSITIES[0], 1).log10(), len(DENSITIES) - 1, -4, 0)
+    return {
+        "layer": sums.dictionary.layer,
+        "kind": sums.dictionary.kind,
+        "n_features": sums.dictionary.n_features,
+        "k": sums.dictionary.k,
+        "fvu": share[""],
+        "fvu_ci95": _interval(squares[""], lengths_free, total, documents, seed),
+        "fvu_linear": share["linear"],
+        "fvu_of_nonlinear_error": share["nonlinear"],
+        "l0": sums.active / sums.tokens,
+        "dead_share": float((sums.fired == 0).double().mean()),
+        "density_histogram": [int(count) for count in counts],
+    }
+
+
+def _interval(
+    errors: Float[Tensor, " window"],
+    sizes: Float[Tensor, " window"],
+    total: float,
+    documents: Int[Tensor, " window"],
+    seed: int,
+) -> list[float]:
+    """Give the 95 % interval of the FVU when documents are drawn again, the mean output held."""
+    names, of_window = documents.unique(return_inverse=True)
+    constant = (total - float(sizes.sum())) / len(sizes)
+    pairs = torch.zeros(len(names), 2, dtype=torch.float64)
+    pairs.index_add_(0, of_window, torch.stack([errors, sizes + constant], dim=1))
+    drawn = torch.randint(len(names), (_DRAWS, len(names)), generator=generator_for(seed, "documents"))
+    sums = pairs[drawn].sum(1)
+    ratios = (sums[:, 0] / sums[:, 1].clamp_min(1e-300)).sort().values
+    return [float(ratios[round(0.025 * (_DRAWS - 1))]), float(ratios[round(0.975 * (_DRAWS - 1))])]
+
+
+def _together(
+    model: LanguageModel, dictionaries: Mapping[int, Dictionary], held_out: Windows, seed: int
+) -> dict[str, Any]:
+    """Give cross-entropy, its recovered share, and KL with dictionaries in place of all their MLPs."""
+    sums = torch.zeros(4, dtype=torch.float64)
+    tokens = 0
+    for batch, _ in _batches(held_out, REPLACED_TOKENS, seed):
+        predicted = _predicted(batch)
+        plain = _log_probabilities(model, batch, {})
+        replaced = _log_probabilities(model, batch, dictionaries)
+        without = _log_probabilities(model, batch, dict.fromkeys(dictionaries))
+        following = batch.tokens[:, 1:][predicted]
+        for number, values in enumerate((plain, replaced, without)):
+            sums[number] += -values.gather(1, following[:, None]).double().sum()
+        sums[3] += _divergence(plain, replaced)
+        tokens += len(following)
+    names = ("cross_entropy", "cross_entropy_replaced", "cross_entropy_without_mlps", "kl_nats")
+    means = dict(zip(names, (sums / tokens).tolist(), strict=True))
+    return {**means, "cross_entropy_recovered": recovered_share(*(sums[:3] / tokens).tolist())}
+
+
+def _alone(
+    model: LanguageModel, dictionaries: Mapping[int, Dictionary], held_out: Windows, seed: int
+) -> dict[int, dict[str, float]]:
+    """Give the KL with one dictionary at a time in place of its MLP."""
+    ((batch, _), *_) = _batches(held_out, ALONE_TOKENS, seed)
+    plain = _log_probabilities(model, batch, {})
+    found: dict[int, dict[str, float]] = {}
+    for layer, dictionary in dictionaries.items():
+        replaced = _log_probabilities(model, batch, {layer: dictionary})
+        found[layer] = {"kl_nats_alone": _divergence(plain, replaced) / len(plain)}
+    return found
+
+
+def _predicted(batch: Batch) -> Bool[Tensor, "batch pos-1"]:
+    """Mark the positions whose next token is inside the window."""
+    return batch.counted[:, 1:]
+
+
+def _log_probabilities(
+    model: LanguageModel, batch: Batch, dictionaries: Mapping[int, Dictionary | None]
+) -> Float[Tensor, "token vocab"]:
+    """Run the model with dictionaries in place of MLPs, or with nothing there; give what follows each token."""
+
+    def visit(layer: int, x: Float[Tensor, "batch pos d_model"], out: Float[Tensor, "batch pos d_model"]) -> Tensor:
+        if layer not in dictionaries:
+            return out
+        dictionary = dictionaries[layer]
+        instead = torch.zeros_like(out) if dictionary is None else dictionary.decode(dictionary.encode(x), x)
+        return torch.where(batch.counted[..., None], instead, out)
+
+    resid = run_trunk(model, batch.tokens, visit)
+    return functional.log_softmax(model.logits(resid[:, :-1][_predicted(batch)]), dim=-1)
+
+
+def _divergence(plain: Float[Tensor, "token vocab"], other: Float[Tensor, "token vocab"]) -> float:
+    """Give KL(plain || other) summed over tokens, in nats."""
+    return float((plain.exp() * (plain - other)).sum(dtype=torch.float64))

@@ -1,0 +1,29 @@
+"""What is trained on a corpus and how: concrete numbers, nothing left open."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from hagd_transcoder.domain.sparse.selection import Rule
+from hagd_transcoder.domain.starting import Start
+
+SCALE_TOKENS: Final = 8192
+"""Tokens that set scales and rank neurons."""
+
+
+@dataclass(frozen=True)
+class CorpusPlan:
+    """One training run; the config of the stage says what the numbers mean."""
+
+    layers: tuple[int, ...]
+    start: Start
+    k_start: int
+    k: int
+    rule: Rule
+    steps: int
+    windows: int
+    """Windows per step."""
+    learning_rate: float
+    auxiliary: float
+    half: bool
+    checkpoints: int
+    seed: int

@@ -1,0 +1,98 @@
+"""Where the weights of a dictionary start.
+
+At the MLP itself: the neurons, ordered by usage, are the first features, so that with k = all features the error is
+zero and annealing k only has to keep it small. This matters most where inputs are few.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hagd.dictionaries.dictionary import Dictionary, neurons_of
+from hagd.models.language_model import Mlp
+
+
+@dataclass(frozen=True)
+class Start:
+    """What is asked for."""
+
+    n_features: int
+    place: Literal["mlp", "random"]
+    """At the MLP's own weights, or at random ones of the same size."""
+    skip: bool
+    """Whether there is a linear path beside the features; it starts at zero."""
+
+
+def starting_tensors(
+    start: Start, mlp: Mlp, layer: int, x: Float[Tensor, "token d_model"], generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Give the tensors of a `Dictionary` by name; what its MLP reads, `x`, ranks the neurons by usage."""
+    tensors = _at_mlp(start.n_features, mlp, layer, mlp.neurons(x), generator)
+    if start.place == "random":
+        tensors = {name: _like(tensor, generator) for name, tensor in tensors.items()}
+        tensors["b_dec"] = mlp(x).mean(0)
+    if start.skip:
+        tensors["w_skip"] = torch.zeros(x.shape[-1], x.shape[-1])
+    return tensors
+
+
+def starting_dictionary(
+    start: Start, mlp: Mlp, layer: int, x: Float[Tensor, "token d_model"], generator: torch.Generator
+) -> Dictionary:
+    """Give the same as a dictionary that keeps every feature."""
+    tensors = starting_tensors(start, mlp, layer, x, generator)
+    return Dictionary(
+        kind="transcoder" if mlp.w_gate is None else "gated",
+        layer=layer,
+        activation=mlp.activation,
+        k=None,
+        w_gate=tensors.get("w_gate"),
+        b_gate=tensors.get("b_gate"),
+        w_enc=tensors["w_enc"],
+        b_enc=tensors["b_enc"],
+        w_dec=tensors["w_dec"],
+        b_dec=tensors["b_dec"],
+        w_skip=tensors.get("w_skip"),
+    )
+
+
+def variance_of(out: Float[Tensor, "token d_model"]) -> float:
+    """Give the mean squared distance of an MLP's output to its mean, per token, and never zero: the unit of losses."""
+    return max(float((out - out.mean(0)).square().sum(-1).mean()), 1e-12)
+
+
+def _at_mlp(
+    n_features: int, mlp: Mlp, layer: int, neurons: Float[Tensor, "token d_mlp"], generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Give the strongest neurons (by mean |activation| times output norm) first, then random encoders that write
+    nothing yet."""
+    usage = neurons.abs().mean(0) * mlp.w_out.norm(dim=-1)
+    chosen = usage.argsort(descending=True, stable=True)[:n_features]
+    extra = n_features - len(chosen)
+    exact = neurons_of(mlp, layer)
+
+    def widen(weight: Tensor) -> Tensor:
+        kept = weight[:, chosen]
+        noise = torch.randn(weight.shape[0], extra, generator=generator) * weight.std()
+        return torch.cat([kept, noise], dim=1)
+
+    tensors = {
+        "w_enc": widen(exact.w_enc),
+        "b_enc": torch.cat([exact.b_enc[chosen], torch.zeros(extra)]),
+        "w_dec": torch.cat([exact.w_dec[chosen], torch.zeros(extra, exact.w_dec.shape[1])]),
+        "b_dec": exact.b_dec.clone(),
+    }
+    if exact.w_gate is not None:
+        tensors["w_gate"] = widen(exact.w_gate)
+        tensors["b_gate"] = torch.zeros(n_features)
+    return tensors
+
+
+def _like(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    """Give noise of the same size; biases start at zero."""
+    if tensor.dim() == 1:
+        return torch.zeros_like(tensor)
+    return torch.randn(tensor.shape, generator=generator) * tensor.std()

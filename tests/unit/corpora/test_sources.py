@@ -1,0 +1,78 @@
+"""Documents from files: one per text file, one per line of JSON, whatever the schema calls its text."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from hagd.corpora.sources import digest_of_files, documents, files_of, shuffled
+from hagd.errors import InvalidInputError
+
+FIRST_SCHEMA = {"text": "one", "meta": {"source": "x"}, "red_pajama_subset": "arxiv"}
+SECOND_SCHEMA = {"raw_content": "two", "doc_id": "7", "meta": "{}", "quality_signals": "{}"}
+
+
+def lines(path: Path, *entries: object) -> Path:
+    path.write_text("".join(f"{json.dumps(entry)}\n" for entry in entries))
+    return path
+
+
+def test_both_schemas_of_red_pajama_and_a_named_field_are_read(tmp_path: Path) -> None:
+    file = lines(tmp_path / "a.jsonl", FIRST_SCHEMA, SECOND_SCHEMA)
+    assert list(documents([file])) == ["one", "two"]
+    other = lines(tmp_path / "b.jsonl", {"text": "not this", "body": "this"})
+    assert list(documents([other], "body")) == ["this"]
+
+
+def test_packed_lines_and_text_files_are_read(tmp_path: Path) -> None:
+    packed = tmp_path / "a.jsonl.gz"
+    packed.write_bytes(gzip.compress(b'{"text": "packed"}\n\n{"text": "again"}\n'))
+    (tmp_path / "b.txt").write_text("plain\n")
+    assert list(documents(files_of([str(tmp_path)]))) == ["packed", "again", "plain\n"]
+
+
+def test_a_folder_is_read_in_the_order_of_its_names_and_other_files_are_left(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    for name in ("z.md", "a.rst", "deep/b.txt", "picture.png"):
+        (tmp_path / name).write_text(name)
+    assert [file.name for file in files_of([str(tmp_path)])] == ["a.rst", "b.txt", "z.md"]
+
+
+def test_the_digest_follows_the_content_and_not_the_names(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.txt", tmp_path / "b.txt"
+    first.write_text("same")
+    second.write_text("same")
+    assert digest_of_files([first]) == digest_of_files([second])
+    second.write_text("other")
+    assert digest_of_files([first]) != digest_of_files([second])
+
+
+def test_shuffling_keeps_every_document_and_follows_the_seed() -> None:
+    texts = [str(number) for number in range(101)]
+    once = list(shuffled(iter(texts), seed=3, buffer=13))
+    assert sorted(once) == sorted(texts)
+    assert once != texts
+    assert once == list(shuffled(iter(texts), seed=3, buffer=13))
+    assert once != list(shuffled(iter(texts), seed=4, buffer=13))
+
+
+def test_what_cannot_be_read_is_named_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="there is no text at"):
+        files_of([str(tmp_path / "nowhere")])
+    with pytest.raises(InvalidInputError, match="there is no text at"):
+        files_of([str(tmp_path)])
+    broken = tmp_path / "a.jsonl"
+    broken.write_text('{"text": "x"}\n{"text": \n')
+    with pytest.raises(InvalidInputError, match=r"line 2 of .*a.jsonl is no JSON"):
+        list(documents([broken]))
+    with pytest.raises(InvalidInputError, match=r"has no text in body; its fields are text"):
+        list(documents([lines(tmp_path / "c.jsonl", {"text": "x"})], "body"))
+    latin = tmp_path / "d.txt"
+    latin.write_bytes("ü".encode("latin-1"))
+    with pytest.raises(InvalidInputError, match="is not UTF-8"):
+        list(documents([latin]))
+    cut = tmp_path / "e.jsonl.gz"
+    cut.write_bytes(gzip.compress(b'{"text": "packed"}\n')[:-6])
+    with pytest.raises(InvalidInputError, match="cannot be read"):
+        list(documents([cut]))
