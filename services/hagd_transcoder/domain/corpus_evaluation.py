@@ -218,7 +218,7 @@ def _alone(
     return found
 
 
-def _predicted(batch: Batch) -> Bool[Tensor, "batch pos-1"]:
+def _predicted(batch: Batch) -> Bool[Tensor, "batch following"]:
     """Mark the positions whose next token is inside the window."""
     return batch.counted[:, 1:]
 

@@ -39,7 +39,7 @@ def inputs() -> dict[str, Document]:
 
 def test_training_leaves_less_unexplained_than_the_start_and_than_random_weights() -> None:
     def mean(**config: Any) -> float:
-        found = run(inputs(), {**CONFIG, **config}, RecordingContext())["dictionaries"]
+        found = run(inputs(), {**CONFIG, "n_features": 11, "k": 2, **config}, RecordingContext())["dictionaries"]
         return found.content["metrics"]["fvu_mean"]
 
     trained = mean(tokens=6000)
