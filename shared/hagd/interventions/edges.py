@@ -67,7 +67,7 @@ def _written(leaf: Node) -> int:
 
 
 def _read(leaf: Node, config: ModelConfig) -> int:
-    """Give the time before which a leaf's sources write: its own, or in a parallel block that of the heads beside it."""
+    """Give the time before which a leaf's sources write: its own, or in a parallel block that of its heads."""
     beside_heads = config.parallel_residual and leaf.kind != "token"
     return 2 * leaf.layer + _WRITES["head"] if beside_heads else _written(leaf)
 

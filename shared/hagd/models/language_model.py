@@ -154,8 +154,8 @@ class LanguageModel:
         return Rotary.build(n_pos, config.d_head, dims, config.rotary_base, self.device)
 
     def mlp_reads(
-        self, entering: Float[Tensor, "*batch d_model"], attended: Float[Tensor, "*batch d_model"]
-    ) -> Float[Tensor, "*batch d_model"]:
+        self, entering: Float[Tensor, "*#batch d_model"], attended: Float[Tensor, "*#batch d_model"]
+    ) -> Float[Tensor, "*#batch d_model"]:
         """Choose the residual that the MLP of a block reads: the one entering it, or with what its heads wrote."""
         return entering if self.config.parallel_residual else attended
 

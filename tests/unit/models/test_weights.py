@@ -18,7 +18,6 @@ from hagd.models.storage import model_from_document, model_to_document, read_mod
 from hagd.models.weights import config_to_json, is_tied, model_digest, named_tensors, weight_digest
 from unit.models.tiny_models import random_tokens, tiny_gpt2, tiny_llama, tiny_neox
 
-
 ORIGINALS = {
     "gpt2": tiny_gpt2,
     "gpt2-untied": lambda: tiny_gpt2(tied=False),
