@@ -2,9 +2,9 @@
 
 Nodes are sorted by stage of the network (embeddings, heads of layer 0, MLP of layer 0, heads of layer 1, ...),
 then role, kind and index. Every edge therefore runs from a smaller to a larger number, and all possible sources
-of a stage are a prefix: in a parallel block, whose MLP does not read the heads beside it, merely a shorter one.
-Vector nodes (everything but features) also have a `slot`: their place in one stacked
-tensor of output vectors, which is the same at every position.
+of a stage are a prefix; where attention and MLP of a block are parallel, the MLP's ends before the heads. Vector nodes
+(everything but features) also have a `slot`: their place in one stacked tensor of output vectors, which is the same at
+every position.
 """
 
 from collections.abc import Mapping
