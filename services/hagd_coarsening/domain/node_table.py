@@ -2,8 +2,9 @@
 
 Nodes are sorted by stage of the network (embeddings, heads of layer 0, MLP of layer 0, heads of layer 1, ...),
 then role, kind and index. Every edge therefore runs from a smaller to a larger number, and all possible sources
-of a stage are a prefix. Vector nodes (everything but features) also have a `slot`: their place in one stacked
-tensor of output vectors, which is the same at every position.
+of a stage are a prefix; where attention and MLP of a block are parallel, the MLP's ends before the heads. Vector nodes
+(everything but features) also have a `slot`: their place in one stacked tensor of output vectors, which is the same at
+every position.
 """
 
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from hagd.graphs.nodes import NODE_KINDS, Node, NodeKind
+from hagd.models.language_model import ModelConfig
 
 ABSENT = -1
 
@@ -29,6 +31,11 @@ def stage_of(kind: NodeKind, layer: int, n_layers: int) -> int:
             return 2 * n_layers + 1
         case _:
             return 2 * layer + 2
+
+
+def mlp_reads_before(layer: int, config: ModelConfig) -> int:
+    """Give the stage before which all that the MLP of a layer reads is written: its own, or that of parallel heads."""
+    return stage_of("head" if config.parallel_residual else "mlp", layer, config.n_layers)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from hagd.models.language_model import LanguageModel
 from hagd.tasks.donors import draw_donors
 from hagd.tasks.task import Task
 from hagd_coarsening.domain.edge_rows import EdgeList, EdgeRows, Site
-from hagd_coarsening.domain.node_table import NodeTable, build_table
+from hagd_coarsening.domain.node_table import NodeTable, build_table, mlp_reads_before
 from hagd_coarsening.domain.readers import HeadReads, read_block, read_features, read_logit, read_skip
 from hagd_coarsening.domain.sources import Sources, SourceValue, sources_of
 from hagd_coarsening.domain.statistics import NodeStatistics
@@ -242,7 +242,7 @@ def _mlp_rows(
     subject: Subject, table: NodeTable, runs: Sequence[_Run], layer: int, influence: Float[np.ndarray, " node"]
 ) -> Iterator[EdgeRows]:
     """Give the rows of the MLP of one layer: its blocks and skip paths by role, then its features in pieces."""
-    stage = 2 * layer + 2
+    stage = mlp_reads_before(layer, subject.model.config)
     before = np.arange(table.nodes_before(stage))
     dictionary = subject.dictionaries.get(layer)
     kinds = (["skip"] if dictionary.w_skip is not None else []) if dictionary is not None else ["mlp"]

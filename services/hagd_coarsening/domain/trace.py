@@ -96,11 +96,12 @@ def trace_prompts(subject: Subject, prompts: DonorPrompts) -> Trace:
             heads.append(z)
             patterns.append(pattern)
             written.append(project_heads(block.attention, z))
-            resid = resid + written[-1]
-            mlp_scale.append(block.norm_mlp.scale(resid.detach()))
-            mlp_in.append(block.norm_mlp(resid))
+            attended = resid + written[-1]
+            heard = model.mlp_reads(resid, attended)
+            mlp_scale.append(block.norm_mlp.scale(heard.detach()))
+            mlp_in.append(block.norm_mlp(heard))
             mlps.append(block.mlp(mlp_in[-1]))
-            resid = resid + mlps[-1]
+            resid = attended + mlps[-1]
         logits = model.logits(resid[:, list(answers)])
         metric = _metric(logits, batch)
         found = torch.autograd.grad(metric.sum(), [embed, *heads, *mlps], materialize_grads=True)

@@ -34,9 +34,9 @@ class EdgePool:
         """Collect the pairs of the circuit's nodes in the layouts of a panel; a node of errors alone has none."""
         live = [tuple(leaf for leaf in node.leaves if leaf.kind != "error") for node in frontier.chosen]
         nodes = tuple(kept or node.leaves for kept, node in zip(live, frontier.chosen, strict=True))
-        pairs = admissible(
-            nodes, [prompts.batch.layout for prompts in panel.prepared.batches], frontier.universe.n_layers
-        )
+        prepared = panel.prepared
+        layouts = [prompts.batch.layout for prompts in prepared.batches]
+        pairs = admissible(nodes, layouts, prepared.subject.model.config)
         heard = torch.tensor([bool(kept) for kept in live])
         pairs[:, ~heard] = False
         pairs[:-1][~heard] = False

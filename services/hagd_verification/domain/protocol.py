@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hagd.models.language_model import ModelConfig
+from hagd.models.language_model import LanguageModel
 
 LARGE_PARAMETERS = 10_000_000
 """Weights in blocks above which a model counts as large."""
@@ -34,9 +34,9 @@ class Protocol:
     card_prompts: int
 
     @staticmethod
-    def of(config: ModelConfig, *, draws: int | None, sequential: bool | None, null_prompts: int | None) -> "Protocol":
+    def of(model: LanguageModel, *, draws: int | None, sequential: bool | None, null_prompts: int | None) -> "Protocol":
         """Choose the amounts for a model; what the caller gives stands."""
-        large = parameters(config) > LARGE_PARAMETERS
+        large = parameters(model) > LARGE_PARAMETERS
         stop = 10 if (large if sequential is None else sequential) else None
         if large:
             return Protocol(
@@ -77,8 +77,9 @@ class Protocol:
         )
 
 
-def parameters(config: ModelConfig) -> int:
+def parameters(model: LanguageModel) -> int:
     """Count the weights in blocks."""
-    matrices = 2 if config.architecture == "gpt2" else 3
+    config = model.config
+    matrices = 2 if model.blocks[0].mlp.w_gate is None else 3
     attention = 2 * config.d_model * config.d_head * (config.n_heads + config.n_kv_heads)
     return config.n_layers * (attention + matrices * config.d_model * config.d_mlp)

@@ -149,7 +149,7 @@ def _set_up(
     if not task.size("verify"):
         raise InvalidInputError(f"the task {task.name!r} has no prompts to verify on", "give it a larger data set")
     protocol = Protocol.of(
-        frontier.subject.model.config,
+        frontier.subject.model,
         draws=settings.draws,
         sequential=settings.sequential,
         null_prompts=settings.null_prompts,

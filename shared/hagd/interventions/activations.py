@@ -109,8 +109,8 @@ def record(
     for layer, block in enumerate(model.blocks):
         z, pattern = attend(block.attention, block.norm_attention(resid), rotary, everywhere)
         attention_out.append(project_heads(block.attention, z))
-        resid = resid + attention_out[-1]
-        x = block.norm_mlp(resid)
+        attended = resid + attention_out[-1]
+        x = block.norm_mlp(model.mlp_reads(resid, attended))
         out = block.mlp(x)
         heads.append(z)
         mlp_out.append(out)
@@ -121,7 +121,7 @@ def record(
             errors[layer] = out - dictionary.decode(features[layer], x)
             if dictionary.w_skip is not None:
                 skips[layer] = x @ dictionary.w_skip
-        resid = resid + out
+        resid = attended + out
     logits = model.logits(resid[:, list(answer_positions)])
     return Activations(
         embed,

@@ -18,7 +18,7 @@ from hagd.dictionaries.dictionary import Dictionary
 from hagd.graphs.nodes import Node
 from hagd.interventions.activations import Activations, Subject
 from hagd.interventions.evaluation import Ablation, Outcome, Prepared, PreparedBatch, choose, divergence, metric
-from hagd.models.language_model import Rotary
+from hagd.models.language_model import ModelConfig, Rotary
 from hagd.tasks.task import Layout
 
 _FLOATS_AT_ONCE = 1 << 22
@@ -38,29 +38,38 @@ class EdgeCircuit:
 
 
 def admissible(
-    nodes: Sequence[tuple[Node, ...]], layouts: Sequence[Layout], n_layers: int
+    nodes: Sequence[tuple[Node, ...]], layouts: Sequence[Layout], config: ModelConfig
 ) -> Bool[Tensor, "reader node"]:
-    """Mark the pairs that an edge can join in any layout: the source writes earlier, where the reader reads."""
+    """Mark the pairs that an edge can join in any layout: the source has written where and when the reader reads."""
     leaves = [leaves[0] for leaves in nodes]
-    times = torch.tensor([_time(leaf) for leaf in leaves])
+    written = torch.tensor([_written(leaf) for leaf in leaves])
+    read = torch.tensor([_read(leaf, config) for leaf in leaves])
     found = torch.zeros(len(leaves) + 1, len(leaves), dtype=torch.bool)
     is_head = torch.tensor([leaf.kind == "head" for leaf in leaves])
     for layout in layouts:
         at = torch.tensor([layout.roles.index(leaf.role) if leaf.role in layout.roles else -1 for leaf in leaves])
         there = at >= 0
         visible = (at[None] == at[:, None]) | (is_head[:, None] & (at[None] <= at[:, None]))
-        found[:-1] |= visible & (times[None] < times[:, None]) & there[None] & there[:, None]
+        found[:-1] |= visible & (written[None] < read[:, None]) & there[None] & there[:, None]
         answers = torch.zeros(len(layout.roles), dtype=torch.bool)
         answers[list(layout.answer_positions)] = True
         useful = there & answers[at.clamp(min=0)]
         found[-1] |= useful
-    too_late = torch.tensor([leaf.layer == n_layers - 1 and leaf.kind != "token" for leaf in leaves]) & ~found[-1]
+    too_late = (
+        torch.tensor([leaf.layer == config.n_layers - 1 and leaf.kind != "token" for leaf in leaves]) & ~found[-1]
+    )
     found[:-1] &= ~too_late[:, None]
     return found
 
 
-def _time(leaf: Node) -> int:
+def _written(leaf: Node) -> int:
     return -1 if leaf.kind == "token" else 2 * leaf.layer + _WRITES.get(leaf.kind, 2)
+
+
+def _read(leaf: Node, config: ModelConfig) -> int:
+    """Give the time before which a leaf's sources write: its own, or in a parallel block that of its heads."""
+    beside_heads = config.parallel_residual and leaf.kind != "token"
+    return 2 * leaf.layer + _WRITES["head"] if beside_heads else _written(leaf)
 
 
 @torch.no_grad()
@@ -105,11 +114,12 @@ class _EdgeRun:
             for at in wanted:
                 if heads := self._numbers(layer, at, {"head"}):
                     self._write(heads, at, self._heads(layer, heads, at, rotary))
-            self._resid = self._resid + self._donor.attention_out[layer]
+            attended = self._resid + self._donor.attention_out[layer]
+            self._resid = model.mlp_reads(self._resid, attended)
             for at in wanted:
                 if parts := self._numbers(layer, at, {"mlp", "feature", "skip", "error"}):
                     self._write(parts, at, self._parts(layer, parts, at))
-            self._resid = self._resid + self._donor.mlp_out[layer]
+            self._resid = attended + self._donor.mlp_out[layer]
         heard = [self._heard([len(self._nodes)], at)[0] for at in self._layout.answer_positions]
         return model.logits(torch.stack(heard, dim=1).expand(len(self._tokens), -1, -1))
 

@@ -75,8 +75,9 @@ def run_circuit(
         residuals.append(resid)
         wanted = answers if layer == last else everywhere
         pattern = None if patterns is None else patterns[layer]
-        resid = resid + _attention_out(subject, layer, resid, wanted, donor, gates, rotary, pattern, skip_closed)
-        resid = resid + _mlp_out(subject, layer, resid, wanted, donor, gates, errors, skip_closed)
+        attended = resid + _attention_out(subject, layer, resid, wanted, donor, gates, rotary, pattern, skip_closed)
+        heard = model.mlp_reads(resid, attended)
+        resid = attended + _mlp_out(subject, layer, heard, wanted, donor, gates, errors, skip_closed)
     return CircuitRun(model.logits(resid[..., list(answer_positions), :]), tuple(residuals))
 
 

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from hagd.errors import InvalidInputError, UnsupportedArchitectureError
-from hagd.models import gpt2, llama
+from hagd.models import gpt2, gpt_neox, llama
 from hagd.models.attention import plain_logits
 from hagd.models.language_model import ACTIVATIONS, LanguageModel, ModelConfig
 from hagd.models.weights import check_finite, from_tensors, owned
 
-ACTIVATION_ALIASES = {"gelu_pytorch_tanh": "gelu_new", "swish": "silu"}
+ACTIVATION_ALIASES = {"gelu_fast": "gelu_new", "gelu_pytorch_tanh": "gelu_new", "swish": "silu"}
 """Other names by which configs call the same functions."""
 
 
@@ -29,15 +29,12 @@ class Architecture:
     read_config: Callable[[Any], ModelConfig]
     unsupported_features: Callable[[Any], list[str]]
     read_tensors: Callable[[ModelConfig, Mapping[str, Tensor]], dict[str, Tensor]]
-    embed: str
-    """Name of the token embedding in the original."""
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
-    "gpt2": Architecture(gpt2.read_config, gpt2.unsupported_features, gpt2.read_tensors, "transformer.wte.weight"),
-    "llama": Architecture(
-        llama.read_config, llama.unsupported_features, llama.read_tensors, "model.embed_tokens.weight"
-    ),
+    "gpt2": Architecture(gpt2.read_config, gpt2.unsupported_features, gpt2.read_tensors),
+    "gpt_neox": Architecture(gpt_neox.read_config, gpt_neox.unsupported_features, gpt_neox.read_tensors),
+    "llama": Architecture(llama.read_config, llama.unsupported_features, llama.read_tensors),
 }
 
 
@@ -48,6 +45,8 @@ class CausalModule(Protocol):
     config: Any
 
     def state_dict(self) -> Mapping[str, Any]: ...
+    def get_input_embeddings(self) -> Any: ...
+    def get_output_embeddings(self) -> Any: ...
     def __call__(self, input_ids: Any, /) -> Any: ...
 
 
@@ -89,7 +88,7 @@ def read_config(config: Any) -> ModelConfig:
 
 
 def convert(module: CausalModule, *, tolerance: float = 1e-4) -> LanguageModel:
-    """Convert a Hugging Face GPT-2 or Llama language model to plain float32 weights, which it does not share.
+    """Convert a Hugging Face language model to plain float32 weights, which it does not share.
 
     The module should be in evaluation mode; dropout would break the comparison of logits.
 
@@ -100,12 +99,12 @@ def convert(module: CausalModule, *, tolerance: float = 1e-4) -> LanguageModel:
     """
     config = read_config(module.config)
     architecture = find_architecture(config.architecture)
-    weights = module.state_dict()
     try:
-        tensors = architecture.read_tensors(config, weights)
-        head, embed = weights["lm_head.weight"], weights[architecture.embed]
+        tensors = architecture.read_tensors(config, module.state_dict())
     except KeyError as error:
         raise InvalidInputError(f"the checkpoint lacks the tensor {error}", "the file is incomplete") from error
+    # Releases of transformers differ in what they call the unembedding of GPT-NeoX.
+    head, embed = module.get_output_embeddings().weight, module.get_input_embeddings().weight
     if head.data_ptr() != embed.data_ptr():
         tensors["unembed"] = owned(head.T)
     check_finite(tensors)

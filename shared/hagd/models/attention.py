@@ -81,6 +81,6 @@ def plain_logits(model: LanguageModel, tokens: Int[Tensor, "batch pos"]) -> Floa
     resid = model.embed[tokens] + model.position_part(n_pos)
     for block in model.blocks:
         heads, _ = attend(block.attention, block.norm_attention(resid), rotary, everywhere)
-        resid = resid + project_heads(block.attention, heads)
-        resid = resid + block.mlp(block.norm_mlp(resid))
+        attended = resid + project_heads(block.attention, heads)
+        resid = attended + block.mlp(block.norm_mlp(model.mlp_reads(resid, attended)))
     return model.logits(resid)

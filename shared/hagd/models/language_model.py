@@ -40,6 +40,10 @@ class ModelConfig:
     norm_eps: float
     rotary_base: float | None
     """None where positions are learned embeddings."""
+    rotary_dims: int | None = None
+    """How many leading dims of each head turn with the position, an even number; None for all of them."""
+    parallel_residual: bool = False
+    """Attention and MLP of a block read the same residual, the one that enters it; neither reads the other."""
 
     @property
     def group_size(self) -> int:
@@ -143,9 +147,17 @@ class LanguageModel:
 
     def rotary(self, n_pos: int) -> "Rotary | None":
         """Give the rotation tables of the first `n_pos` positions, or None without rotary embeddings."""
-        if self.config.rotary_base is None:
+        config = self.config
+        if config.rotary_base is None:
             return None
-        return Rotary.build(n_pos, self.config.d_head, self.config.rotary_base, self.device)
+        dims = config.d_head if config.rotary_dims is None else config.rotary_dims
+        return Rotary.build(n_pos, config.d_head, dims, config.rotary_base, self.device)
+
+    def mlp_reads(
+        self, entering: Float[Tensor, "*#batch d_model"], attended: Float[Tensor, "*#batch d_model"]
+    ) -> Float[Tensor, "*#batch d_model"]:
+        """Choose the residual that the MLP of a block reads: the one entering it, or with what its heads wrote."""
+        return entering if self.config.parallel_residual else attended
 
     def logits(self, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch vocab"]:
         return self.norm_final(resid) @ self.unembed
@@ -153,31 +165,34 @@ class LanguageModel:
 
 @dataclass(frozen=True)
 class Rotary:
-    """Rotary position tables in the half-split layout of Llama and GPT-NeoX."""
+    """Rotary position tables in the half-split layout of Llama and GPT-NeoX: of the dims that turn, one of each pair
+    lies in the first half. Dims that stand still turn by an angle of zero, so that one product serves a whole head."""
 
     cos: Float[Tensor, "pos d_head"]
     sin: Float[Tensor, "pos d_head"]
+    dims: int
+    """How many leading dims turn."""
 
     @staticmethod
-    def build(n_pos: int, d_head: int, base: float, device: torch.device) -> "Rotary":
-        inverse = base ** (-torch.arange(0, d_head, 2, device=device, dtype=torch.float32) / d_head)
+    def build(n_pos: int, d_head: int, dims: int, base: float, device: torch.device) -> "Rotary":
+        inverse = base ** (-torch.arange(0, dims, 2, device=device, dtype=torch.float32) / dims)
         angle = torch.arange(n_pos, device=device, dtype=torch.float32)[:, None] * inverse
-        angle = torch.cat([angle, angle], dim=-1)
-        return Rotary(angle.cos(), angle.sin())
+        angle = torch.cat([angle, angle, angle.new_zeros(n_pos, d_head - dims)], dim=-1)
+        return Rotary(angle.cos(), angle.sin(), dims)
 
     def rotate(
         self, x: Float[Tensor, "*batch pos d_head"], positions: slice | Int[Tensor, " pos"] = slice(None)
     ) -> Float[Tensor, "*batch pos d_head"]:
         """Rotate the last axis of `x`, whose second-last axis holds `positions`."""
-        return x * self.cos[positions] + _half_turn(x) * self.sin[positions]
+        return x * self.cos[positions] + self._half_turn(x) * self.sin[positions]
 
     def rotate_back(
         self, x: Float[Tensor, "*batch pos d_head"], positions: slice | Int[Tensor, " pos"] = slice(None)
     ) -> Float[Tensor, "*batch pos d_head"]:
         """Apply the transpose of `rotate`; used to pull gradients back through the rotation."""
-        return x * self.cos[positions] - _half_turn(x) * self.sin[positions]
+        return x * self.cos[positions] - self._half_turn(x) * self.sin[positions]
 
-
-def _half_turn(x: Tensor) -> Tensor:
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([-second, first], dim=-1)
+    def _half_turn(self, x: Float[Tensor, "*batch pos d_head"]) -> Float[Tensor, "*batch pos d_head"]:
+        half = self.dims // 2
+        first, second, still = x.split([half, half, x.shape[-1] - self.dims], dim=-1)
+        return torch.cat([-second, first, still], dim=-1)

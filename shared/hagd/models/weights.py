@@ -5,7 +5,7 @@ A tied unembedding is the embedding transposed and occurs once, under `embed`.
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -110,8 +110,9 @@ def from_tensors(config: ModelConfig, tensors: Mapping[str, Tensor]) -> Language
 
 
 def config_to_json(config: ModelConfig) -> dict[str, Any]:
-    """Give the config as plain JSON values."""
-    return asdict(config)
+    """Give the config as plain JSON values. Defaults are left out: models older than a field keep their bytes."""
+    values = {field.name: (getattr(config, field.name), field.default) for field in fields(config)}
+    return {name: value for name, (value, default) in values.items() if value != default}
 
 
 def config_from_json(content: Mapping[str, Any]) -> ModelConfig:
@@ -122,9 +123,9 @@ def config_from_json(content: Mapping[str, Any]) -> ModelConfig:
     """
     try:
         base = content["rotary_base"]
-        fields: dict[str, Any] = {**content, "norm_eps": float(content["norm_eps"])}
-        fields["rotary_base"] = None if base is None else float(base)
-        return ModelConfig(**fields)
+        values: dict[str, Any] = {**content, "norm_eps": float(content["norm_eps"])}
+        values["rotary_base"] = None if base is None else float(base)
+        return ModelConfig(**values)
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidInputError(
             f"not a model config: {error}", "the file is damaged or from another version"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hagd.graphs.nodes import Node
-from hagd.interventions.activations import Subject
+from hagd.interventions.activations import Subject, record
 from hagd.models.attention import attend
 from hagd.models.language_model import ACTIVATIONS, Norm
 from hagd_coarsening.domain.node_table import stage_of
@@ -24,10 +24,13 @@ KEEP_ALL = GraphConfig(edges_per_node=10_000, edge_threshold=0.0)
 SUBJECTS: dict[str, Callable[[], Subject]] = {
     "gpt2": lambda: tiny_subject("gpt2"),
     "llama": lambda: tiny_subject("llama"),
+    "gpt_neox": lambda: tiny_subject("gpt_neox"),
     "gpt2-neurons": lambda: neuron_subject("gpt2"),
     "llama-neurons": lambda: neuron_subject("llama"),
+    "gpt_neox-neurons": lambda: neuron_subject("gpt_neox"),
     "gpt2-blocks": lambda: Subject(tiny_subject("gpt2").model),
     "llama-blocks": lambda: Subject(tiny_subject("llama").model),
+    "gpt_neox-blocks": lambda: Subject(tiny_subject("gpt_neox").model),
 }
 
 
@@ -68,8 +71,11 @@ class LocalModel:
             case _:
                 return clean.mlp_out[node.layer][:, pos]
 
-    def residual(self, stage: int, nodes: tuple[Node, ...], scale: dict[Node, float]) -> Tensor:
-        """Sum up what is written before `stage`; `scale` multiplies the writes of some nodes."""
+    def residual(self, target: Node, nodes: tuple[Node, ...], scale: dict[Node, float]) -> Tensor:
+        """Sum up what is written before the target reads; `scale` multiplies the writes of some nodes."""
+        stage = stage_of(target.kind, target.layer, self.model.config.n_layers)
+        if self.model.config.parallel_residual and target.kind in {"feature", "skip", "mlp"}:
+            stage -= 1
         model, n_layers = self.model, self.model.config.n_layers
         roles = self.trace.layout.roles
         resid = torch.zeros_like(self.trace.clean.embed) + model.position_part(len(roles))
@@ -111,10 +117,9 @@ class LocalModel:
 
     def effect(self, nodes: tuple[Node, ...], source: Node, target: Node) -> Tensor:
         """Give what the scalar owes to the source, [batch]."""
-        stage = stage_of(target.kind, target.layer, self.model.config.n_layers)
         step = 1e-4 if target.kind in {"head", "mlp"} else 0.5
-        up = self.scalar(target, self.residual(stage, nodes, {source: 1 + step}))
-        down = self.scalar(target, self.residual(stage, nodes, {source: 1 - step}))
+        up = self.scalar(target, self.residual(target, nodes, {source: 1 + step}))
+        down = self.scalar(target, self.residual(target, nodes, {source: 1 - step}))
         return (up - down) / (2 * step)
 
 
@@ -141,7 +146,7 @@ def test_every_edge_is_the_effect_of_taking_its_source_away(name: str) -> None:
     assert checked > 20
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "gpt_neox"])
 def test_incoming_edges_and_constants_sum_to_the_scalar_of_linear_targets(name: str) -> None:
     subject = SUBJECTS[name]()
     task = with_discover(tiny_task(), tiny_batch(("a", "b", "eq"), (2,), 17, seed=5))
@@ -152,14 +157,40 @@ def test_incoming_edges_and_constants_sum_to_the_scalar_of_linear_targets(name: 
         target = graph.nodes[number]
         if target.kind in {"head", "mlp"}:
             continue
-        stage = stage_of(target.kind, target.layer, graph.n_layers)
-        whole = local.scalar(target, local.residual(stage, graph.nodes, {})).mean()
-        constant = local.scalar(target, local.residual(stage, graph.nodes, nothing)).mean()
+        whole = local.scalar(target, local.residual(target, graph.nodes, {})).mean()
+        constant = local.scalar(target, local.residual(target, graph.nodes, nothing)).mean()
         incoming = graph.weight[graph.target == number].sum()
         assert incoming + float(constant) == pytest.approx(float(whole), abs=1e-9)
     logit = graph.nodes[-1]
-    metric = local.scalar(logit, local.residual(2 * graph.n_layers + 1, graph.nodes, {})).mean()
+    metric = local.scalar(logit, local.residual(logit, graph.nodes, {})).mean()
     assert float(metric) == pytest.approx(float(local.trace.metric.mean()), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_what_is_written_before_an_mlp_adds_up_to_what_it_reads_in_the_real_model(name: str) -> None:
+    subject = SUBJECTS[name]()
+    task = with_discover(tiny_task(), tiny_batch(("a", "b", "eq"), (2,), 17, seed=5))
+    graph = build_task_graph(subject, task, KEEP_ALL)
+    local = LocalModel(subject, trace_prompts(subject, choose_prompts(subject, task, KEEP_ALL)[0]))
+    run = record(subject, task.batches["discover"][0].clean, (2,), keep_mlp_in=True)
+    for layer, block in enumerate(subject.model.blocks):
+        resid = local.residual(Node("mlp", layer, "eq"), graph.nodes, {})
+        read = frozen_norm(block.norm_mlp, resid, local.trace.mlp_scale[layer])
+        torch.testing.assert_close(read, run.mlp_in[layer], atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_heads_feed_the_mlp_of_their_own_layer_only_where_it_comes_after_them(name: str) -> None:
+    subject = SUBJECTS[name]()
+    graph = build_task_graph(subject, tiny_task(), KEEP_ALL)
+    edges = zip(graph.source.tolist(), graph.target.tolist(), strict=True)
+    ends = [(graph.nodes[source], graph.nodes[target]) for source, target in edges]
+    layers = {
+        a.layer for a, b in ends if a.kind == "head" and b.kind in {"feature", "skip", "mlp"} and a.layer == b.layer
+    }
+    assert layers == (set() if subject.model.config.parallel_residual else {0, 1})
+    assert any(a.kind == "head" and b.kind in {"feature", "mlp"} and a.layer < b.layer for a, b in ends)
+    assert any(a.kind in {"feature", "mlp"} and b.kind == "head" for a, b in ends)
 
 
 def test_the_difference_form_weighs_what_changes_between_clean_and_counterfactual() -> None:

@@ -15,7 +15,9 @@ from hagd.graphs.hierarchy import Hierarchy
 from hagd_coarsening.domain.balanced import split_balanced
 from hagd_coarsening.domain.execution_tree import allot
 from hagd_coarsening.domain.hierarchy import HierarchyConfig, build_hierarchy, measure, similarity_of
+from hagd_coarsening.domain.task_graph import GraphConfig, build_task_graph
 from unit.hagd_coarsening.planted_graphs import agreement, layered_graph
+from unit.hagd_coarsening.tiny import tiny_subject, tiny_task
 
 GRAPHS = {
     "one layer of features": layered_graph(1, 3, 4, 61, 5),
@@ -49,6 +51,14 @@ def test_the_quotient_has_no_cycle_at_any_level(built: tuple[str, Hierarchy]) ->
         source, target, _ = quotient_edges(graph.source, graph.target, graph.weight_abs, groups)
         edges = zip(source.tolist(), target.tolist(), strict=True)
         assert networkx.is_directed_acyclic_graph(networkx.DiGraph(edges))
+        assert (source < target).all()
+
+
+def test_the_graph_of_a_model_with_parallel_blocks_has_no_cycle_at_any_level_either() -> None:
+    graph = build_task_graph(tiny_subject("gpt_neox"), tiny_task(), GraphConfig())
+    hierarchy = build_hierarchy(graph, HierarchyConfig(branching=2, n_vectors=8))
+    for level in range(len(hierarchy.levels)):
+        source, target, _ = quotient_edges(graph.source, graph.target, graph.weight_abs, hierarchy.members(level))
         assert (source < target).all()
 
 

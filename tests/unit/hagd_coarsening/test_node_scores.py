@@ -13,7 +13,7 @@ from unit.hagd_coarsening.tiny import tiny_batch, tiny_subject, tiny_task, with_
 CONFIG = GraphConfig(prompts=18, seed=3)
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+@pytest.mark.parametrize("architecture", ["gpt2", "llama", "gpt_neox"])
 def test_scores_equal_gate_gradients_averaged_over_both_donors(architecture: str) -> None:
     subject = tiny_subject(architecture)
     roles = ("a", "b", "eq")
@@ -71,8 +71,10 @@ def test_statistics_average_over_all_prompts_zeros_included() -> None:
             assert name not in numbers
 
 
-def test_influence_is_the_share_of_flow_into_the_logit() -> None:
-    graph = build_task_graph(tiny_subject("llama"), tiny_task(), GraphConfig(edges_per_node=10_000, edge_threshold=0.0))
+@pytest.mark.parametrize("architecture", ["llama", "gpt_neox"])
+def test_influence_is_the_share_of_flow_into_the_logit(architecture: str) -> None:
+    config = GraphConfig(edges_per_node=10_000, edge_threshold=0.0)
+    graph = build_task_graph(tiny_subject(architecture), tiny_task(), config)
     incoming = torch.zeros(graph.n_nodes, dtype=torch.float64)
     incoming.index_add_(0, torch.from_numpy(graph.target), torch.from_numpy(graph.weight_abs))
     flow = torch.zeros(graph.n_nodes, graph.n_nodes, dtype=torch.float64)

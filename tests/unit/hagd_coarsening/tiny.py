@@ -24,9 +24,11 @@ class _Draw:
 
 
 def tiny_model(architecture: str, n_layers: int = 2, seed: int = 0) -> LanguageModel:
-    """Give a random GPT-2 (LayerNorm, biases, GELU) or Llama (RMSNorm, rotary, grouped heads, SwiGLU)."""
+    """Give a random GPT-2 (LayerNorm, biases, GELU), a Llama (RMSNorm, rotary, grouped heads, SwiGLU), or a GPT-NeoX:
+    like GPT-2, but half of each head rotary, and attention and MLP in parallel."""
     draw = _Draw(seed)
-    llama = architecture == "llama"
+    llama, neox = architecture == "llama", architecture == "gpt_neox"
+    rotary = llama or neox
     d_model, n_heads, d_head, d_mlp = 14, 6, 4, 11
     n_kv = 2 if llama else n_heads
     config = ModelConfig(
@@ -42,7 +44,9 @@ def tiny_model(architecture: str, n_layers: int = 2, seed: int = 0) -> LanguageM
         activation="silu" if llama else "gelu_new",
         norm="rms" if llama else "layer",
         norm_eps=1e-5,
-        rotary_base=10_000.0 if llama else None,
+        rotary_base=10_000.0 if rotary else None,
+        rotary_dims=2 if neox else None,
+        parallel_residual=neox,
     )
 
     def norm() -> Norm:
@@ -75,7 +79,7 @@ def tiny_model(architecture: str, n_layers: int = 2, seed: int = 0) -> LanguageM
     return LanguageModel(
         config,
         draw(VOCAB, d_model, scale=1.0),
-        None if llama else draw(9, d_model),
+        None if rotary else draw(9, d_model),
         tuple(block() for _ in range(n_layers)),
         norm(),
         draw(d_model, VOCAB),

@@ -51,6 +51,17 @@ class Parts:
                 config.n_head,
                 config.n_head,
             )
+        if config.model_type == "gpt_neox":
+            blocks = module.gpt_neox.layers
+            attention = [block.attention for block in blocks]
+            return Parts(
+                module.gpt_neox.embed_in,
+                [a.query_key_value for a in attention],
+                [a.dense for a in attention],
+                [block.mlp for block in blocks],
+                config.num_attention_heads,
+                config.num_attention_heads,
+            )
         blocks = module.model.layers
         attention = [block.self_attn for block in blocks]
         return Parts(
@@ -109,6 +120,7 @@ def hooked_record(module, tokens: Tensor) -> HookedRun:
 
 ACTIVATIONS = {
     "relu": torch.relu,
+    "gelu": lambda x: 0.5 * x * (1 + torch.erf(x / 2**0.5)),
     "silu": lambda x: x * x.sigmoid(),
     "gelu_new": lambda x: 0.5 * x * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3))),
 }
@@ -171,7 +183,13 @@ def hooked_circuit(
         return mixed
 
     def keep_values(_layer, out) -> None:
-        run.values.append(out[..., -out.shape[-1] // 3 :] if module.config.model_type == "gpt2" else out)
+        match module.config.model_type:
+            case "gpt2":
+                run.values.append(out[..., -out.shape[-1] // 3 :])
+            case "gpt_neox":
+                run.values.append(split(out, parts.n_heads).chunk(3, dim=-1)[2].flatten(-2))
+            case _:
+                run.values.append(out)
 
     def mix_heads(layer, flat) -> tuple[Tensor]:
         live = split(flat, parts.n_heads).clone()

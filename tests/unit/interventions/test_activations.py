@@ -7,10 +7,10 @@ from hagd.interventions.activations import Activations, Subject, record
 from hagd.interventions.engine import run_circuit
 from hagd.interventions.gates import Gates
 from unit.interventions.hooked import encode, hooked_record
-from unit.interventions.test_engine import ANSWERS, N_POS, Case, build, close
+from unit.interventions.test_engine import ANSWERS, ARCHITECTURES, N_POS, Case, build, close
 
 
-@pytest.fixture(params=[(a, d) for a in ("gpt2", "llama") for d in ("learned", "one-layer", "neurons")], ids="-".join)
+@pytest.fixture(params=[(a, d) for a in ARCHITECTURES for d in ("learned", "one-layer", "neurons")], ids="-".join)
 def case(request) -> Case:
     return build(*request.param)
 

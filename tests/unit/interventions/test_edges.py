@@ -41,9 +41,12 @@ def singly(leaves: tuple[Node, ...]) -> tuple[tuple[Node, ...], ...]:
 CASES = {
     "gpt2 features": lambda: tiny_subject("gpt2"),
     "llama features": lambda: tiny_subject("llama"),
+    "gpt_neox features": lambda: tiny_subject("gpt_neox"),
     "llama neurons": lambda: neuron_subject("llama"),
+    "gpt_neox neurons": lambda: neuron_subject("gpt_neox"),
     "gpt2 blocks": lambda: Subject(tiny_model("gpt2")),
     "llama blocks": lambda: Subject(tiny_model("llama")),
+    "gpt_neox blocks": lambda: Subject(tiny_model("gpt_neox")),
 }
 
 
@@ -66,7 +69,7 @@ def node_level(subject: Subject, leaves: tuple[Node, ...], clean: Tensor, donor:
 @pytest.mark.parametrize("name", CASES)
 def test_all_edges_give_the_node_level_circuit(name: str) -> None:
     subject, leaves, clean, donor = setting(name)
-    every = EdgeCircuit(singly(leaves), admissible(singly(leaves), [LAYOUT], 2))
+    every = EdgeCircuit(singly(leaves), admissible(singly(leaves), [LAYOUT], subject.model.config))
     expected = node_level(subject, leaves, clean, donor)
     torch.testing.assert_close(run_edges(subject, clean, LAYOUT, donor, every), expected, atol=1e-9, rtol=0)
 
@@ -82,13 +85,13 @@ def test_no_edges_give_the_donor(name: str) -> None:
 def test_some_edges_give_what_a_reader_with_its_own_model_hears(name: str) -> None:
     subject, leaves, clean, donor = setting(name)
     generator = torch.Generator().manual_seed(5)
-    possible = admissible(singly(leaves), [LAYOUT], 2)
+    possible = admissible(singly(leaves), [LAYOUT], subject.model.config)
     some = possible & (torch.rand(possible.shape, generator=generator) < 0.5)
     given = run_edges(subject, clean, LAYOUT, donor, EdgeCircuit(singly(leaves), some))
     torch.testing.assert_close(given, slow_edges(subject, leaves, some, clean, donor), atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["gpt2 features", "llama features", "llama neurons"])
+@pytest.mark.parametrize("name", ["gpt2 features", "llama features", "llama neurons", "gpt_neox features"])
 def test_a_supernode_hears_and_writes_as_its_leaves_do_together(name: str) -> None:
     subject, leaves, clean, donor = setting(name)
     together: dict[tuple[object, ...], list[int]] = {}
@@ -97,7 +100,7 @@ def test_a_supernode_hears_and_writes_as_its_leaves_do_together(name: str) -> No
         together.setdefault((leaf.layer, leaf.role, "mlp" if part else (leaf.kind, leaf.index)), []).append(number)
     nodes = tuple(tuple(leaves[i] for i in group) for group in together.values())
     assert len(nodes) < len(leaves)
-    possible = admissible(nodes, [LAYOUT], 2)
+    possible = admissible(nodes, [LAYOUT], subject.model.config)
     some = possible & (torch.rand(possible.shape, generator=torch.Generator().manual_seed(7)) < 0.5)
     reads = torch.zeros(len(leaves) + 1, len(leaves), dtype=torch.bool)
     groups = [*together.values(), [len(leaves)]]
@@ -128,7 +131,7 @@ def heard(subject, leaves, reads, reader: int, donor: Activations, known: dict[i
     resid = donor.embed + model.position_part(4)
     for layer in range(min(leaf.layer + 1, model.config.n_layers)):
         last = layer == leaf.layer
-        if not (last and leaf.kind == "head"):
+        if not last or (leaf.kind != "head" and not model.config.parallel_residual):
             resid = resid + project_heads(model.blocks[layer].attention, donor.heads[layer])
         if not last:
             resid = resid + donor.mlp_out[layer]
@@ -158,13 +161,14 @@ def change_of(subject, leaves, number: int, resid: Tensor, clean: Tensor, donor:
     return value[:, None] * dictionary.w_dec[leaf.index]
 
 
-def test_an_edge_runs_only_from_earlier_to_later_and_along_what_attention_sees() -> None:
+@pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox"])
+def test_an_edge_runs_only_from_earlier_to_later_and_along_what_attention_sees(architecture: str) -> None:
     leaves = (Node("token", -1, "b"), Node("head", 0, "b", 1), Node("feature", 0, "b", 3), Node("head", 1, "eq", 2))
-    found = admissible(singly(leaves), [Layout(("a", "b", "eq"), (2,))], 2)
+    found = admissible(singly(leaves), [Layout(("a", "b", "eq"), (2,))], tiny_model(architecture).config)
     assert found.tolist() == [
         [False, False, False, False],  # a token reads nothing
         [True, False, False, False],
-        [True, True, False, False],
+        [True, architecture == "gpt2", False, False],  # in a parallel block an MLP does not read the heads beside it
         [True, True, True, False],  # a head sees earlier positions
         [False, False, False, True],  # only the answer position reaches the logit
     ]
@@ -172,7 +176,7 @@ def test_an_edge_runs_only_from_earlier_to_later_and_along_what_attention_sees()
 
 def test_a_node_of_the_last_layer_off_the_answer_has_no_edges() -> None:
     leaves = (Node("token", -1, "a"), Node("mlp", 0, "a"), Node("mlp", 0, "eq"))
-    found = admissible(singly(leaves), [Layout(("a", "eq"), (1,))], 1)
+    found = admissible(singly(leaves), [Layout(("a", "eq"), (1,))], tiny_model("gpt2", n_layers=1).config)
     assert not found[1].any()
     assert not found[:, 1].any()
 
@@ -186,7 +190,9 @@ def test_edge_scores_agree_with_node_scores_when_all_edges_are_there(headline) -
     prepared = prepare(subject, universe, task, "discover", seed=0)
     layouts = [batch.layout for batch in task.batches["discover"]]
     by_edges = evaluate_edges(
-        prepared, EdgeCircuit(singly(leaves), admissible(singly(leaves), layouts, 2)), headline.ablation
+        prepared,
+        EdgeCircuit(singly(leaves), admissible(singly(leaves), layouts, subject.model.config)),
+        headline.ablation,
     )
     by_nodes = evaluate(prepared, universe.vector(leaves), headline)
     torch.testing.assert_close(by_edges.metric, by_nodes.metric, atol=1e-5, rtol=1e-5)

@@ -17,7 +17,7 @@ from hagd.models.architectures import convert
 from hagd.models.language_model import LanguageModel
 from hagd.models.weights import from_tensors, named_tensors
 from unit.interventions.hooked import HookedRun, hooked_circuit, hooked_record
-from unit.models.tiny_models import N_LAYERS, random_tokens, tiny_gpt2, tiny_llama
+from unit.models.tiny_models import N_LAYERS, random_tokens, tiny_gpt2, tiny_llama, tiny_neox
 
 N_POS, N_PROMPTS, ANSWERS = 7, 5, (6, 3)
 ERROR_SETTINGS = ("corrupted", "zero", "live")
@@ -93,9 +93,16 @@ class Case:
         return logits[:, list(ANSWERS)]
 
 
+ARCHITECTURES: dict[str, Callable[[], torch.nn.Module]] = {
+    "gpt2": tiny_gpt2,
+    "llama": lambda: tiny_llama(bias=True),
+    "neox": tiny_neox,
+}
+
+
 @cache
 def build(architecture: str, dictionaries: str) -> Case:
-    module = tiny_gpt2() if architecture == "gpt2" else tiny_llama(bias=True)
+    module = ARCHITECTURES[architecture]()
     model = convert(module)
     subject = Subject(model, DICTIONARIES[dictionaries](model))
     tokens, donors = random_tokens(N_PROMPTS, N_POS, seed=3), random_tokens(N_PROMPTS, N_POS, seed=4)
@@ -109,7 +116,7 @@ def build(architecture: str, dictionaries: str) -> Case:
     )
 
 
-@pytest.fixture(params=[(a, d) for a in ("gpt2", "llama") for d in DICTIONARIES], ids="-".join)
+@pytest.fixture(params=[(a, d) for a in ARCHITECTURES for d in DICTIONARIES], ids="-".join)
 def case(request) -> Case:
     return build(*request.param)
 
@@ -215,7 +222,7 @@ def test_errors_settings_differ_where_errors_exist() -> None:
     assert not close(zero, live, 1e-3)
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_with_exact_dictionaries_errors_make_no_difference(architecture) -> None:
     case = build(architecture, "neurons")
     gates = random_gates(case.subject, seed=5)
@@ -306,7 +313,7 @@ def test_positions_after_the_last_answer_do_not_matter(case) -> None:
 
 
 @pytest.mark.parametrize("name", ["blocks", "learned", "neurons"])
-@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("errors", ERROR_SETTINGS)
 def test_gradients_with_respect_to_gates_agree_with_differences(architecture, name, errors) -> None:
     case = double(build(architecture, name))

@@ -2,14 +2,22 @@
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, PreTrainedModel
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    LlamaConfig,
+    PreTrainedModel,
+)
 
 from hagd.errors import InvalidInputError, UnsupportedArchitectureError
 from hagd.interventions.activations import Subject, record
 from hagd.models.architectures import convert, logit_difference, read_config
 from hagd.models.attention import plain_logits
 from hagd.models.weights import is_tied
-from unit.models.tiny_models import random_tokens, tiny_gpt2, tiny_llama
+from unit.models.tiny_models import random_tokens, tiny_gpt2, tiny_llama, tiny_neox
 
 ORIGINALS = {
     "gpt2": tiny_gpt2,
@@ -18,6 +26,11 @@ ORIGINALS = {
     "llama-tied-bias": lambda: tiny_llama(tied=True, bias=True),
     "llama-one-kv-head": lambda: tiny_llama(n_heads=3, n_kv_heads=1),
     "llama-ungrouped": lambda: tiny_llama(n_heads=3, n_kv_heads=3),
+    "neox-parallel": tiny_neox,
+    "neox-parallel-tied-whole-heads": lambda: tiny_neox(tied=True, rotary_share=1.0),
+    "neox-parallel-without-bias": lambda: tiny_neox(bias=False),
+    "neox-sequential": lambda: tiny_neox(parallel=False, rotary_share=0.5),
+    "neox-sequential-tied-whole-heads": lambda: tiny_neox(parallel=False, tied=True, rotary_share=1.0),
 }
 
 
@@ -63,15 +76,14 @@ def test_the_converted_weights_share_no_memory_with_the_original(original) -> No
 def test_tied_embeddings_stay_one_tensor(tied) -> None:
     assert is_tied(convert(tiny_llama(tied=tied))) is tied
     assert is_tied(convert(tiny_gpt2(tied=tied))) is tied
+    assert is_tied(convert(tiny_neox(tied=tied))) is tied
 
 
 def test_an_unsupported_architecture_is_named_with_the_supported_ones() -> None:
-    config = GPTNeoXConfig(
-        vocab_size=23, hidden_size=12, intermediate_size=7, num_hidden_layers=1, num_attention_heads=3
-    )
-    with pytest.raises(UnsupportedArchitectureError, match="'gpt_neox' is not supported") as caught:
-        convert(GPTNeoXForCausalLM(config))
-    assert caught.value.hint == "use a model of one of: gpt2, llama"
+    config = BloomConfig(vocab_size=23, hidden_size=12, n_layer=1, n_head=3)
+    with pytest.raises(UnsupportedArchitectureError, match="'bloom' is not supported") as caught:
+        convert(BloomForCausalLM(config))
+    assert caught.value.hint == "use a model of one of: gpt2, gpt_neox, llama"
 
 
 @pytest.mark.parametrize(
@@ -102,7 +114,30 @@ def test_a_gpt2_setting_that_is_not_reproduced_is_refused_by_name(setting, named
         read_config(GPT2Config(**setting))
 
 
-@pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_new", "gelu_pytorch_tanh", "silu", "swish"])
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ({"rope_parameters": {"rope_type": "linear", "rope_theta": 10.0, "factor": 2.0}}, "rope_type=linear"),
+        (
+            {"hidden_size": 21, "num_attention_heads": 3, "rotary_pct": 0.5},
+            r"partial_rotary_factor=0\.5 \(rotates 3 dims",
+        ),
+        ({"hidden_size": 12, "num_attention_heads": 6, "rotary_pct": 0.25}, r"partial_rotary_factor=0\.25 \(rotates 0"),
+        ({"hidden_act": "relu2"}, "'relu2'"),
+    ],
+)
+def test_a_neox_setting_that_is_not_reproduced_is_refused_by_name(setting, named) -> None:
+    with pytest.raises(UnsupportedArchitectureError, match=named):
+        read_config(GPTNeoXConfig(**setting))
+
+
+def test_the_names_of_published_pythia_settings_are_understood() -> None:
+    config = read_config(GPTNeoXConfig(hidden_size=512, num_attention_heads=8, rotary_pct=0.25, rotary_emb_base=777))
+    assert (config.d_head, config.rotary_dims, config.rotary_base) == (64, 16, 777.0)
+    assert config.parallel_residual
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_fast", "gelu_new", "gelu_pytorch_tanh", "silu", "swish"])
 def test_every_listed_activation_agrees_with_the_original(activation) -> None:
     config = GPT2Config(vocab_size=23, n_positions=13, n_embd=15, n_layer=1, n_head=3, activation_function=activation)
     module = GPT2LMHeadModel(config).eval()

@@ -18,7 +18,7 @@ from hagd.models.checkpoints import quiet
 from hagd.models.loading import cache_folder, gguf_kind, load_model
 from hagd.models.tokenizer import Tokenizer
 from hagd.models.weights import model_digest
-from unit.models.tiny_models import random_tokens, tiny_gpt2, tiny_llama
+from unit.models.tiny_models import random_tokens, tiny_gpt2, tiny_llama, tiny_neox
 
 
 @pytest.fixture
@@ -40,6 +40,25 @@ def test_a_saved_folder_loads_as_the_model_that_was_saved(folder) -> None:
     assert torch.equal(plain_logits(loaded.model, random_tokens(3, 7)), plain_logits(expected, random_tokens(3, 7)))
     assert (loaded.name, loaded.revision, loaded.quantisation) == ("tiny", None, "none")
     assert loaded.tokenizer is None and loaded.bos is False
+
+
+def test_a_folder_in_the_form_that_pythia_is_published_in_loads(tmp_path) -> None:
+    with quiet():
+        tiny_neox().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    rope = config.pop("rope_parameters")
+    config |= {"rotary_pct": rope["partial_rotary_factor"], "rotary_emb_base": rope["rope_theta"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert "embed_out.weight" in tensors
+    for layer in range(3):
+        tensors[f"gpt_neox.layers.{layer}.attention.bias"] = torch.ones(1, 1, 29, 29, dtype=torch.bool).tril()
+        tensors[f"gpt_neox.layers.{layer}.attention.masked_bias"] = torch.tensor(-1e9)
+        tensors[f"gpt_neox.layers.{layer}.attention.rotary_emb.inv_freq"] = torch.ones(2)
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    loaded, expected = load_model(str(tmp_path)).model, convert(tiny_neox())
+    assert loaded.config == expected.config
+    assert model_digest(loaded) == model_digest(expected)
 
 
 def test_half_precision_weights_become_float32(folder) -> None:

@@ -15,14 +15,22 @@ from hagd.models.architectures import convert
 from hagd.models.attention import plain_logits
 from hagd.models.language_model import LanguageModel
 from hagd.models.storage import model_from_document, model_to_document, read_model, save_model
-from hagd.models.weights import is_tied, model_digest, named_tensors, weight_digest
-from unit.models.tiny_models import random_tokens, tiny_gpt2, tiny_llama
+from hagd.models.weights import config_to_json, is_tied, model_digest, named_tensors, weight_digest
+from unit.models.tiny_models import random_tokens, tiny_gpt2, tiny_llama, tiny_neox
+
+ORIGINALS = {
+    "gpt2": tiny_gpt2,
+    "gpt2-untied": lambda: tiny_gpt2(tied=False),
+    "llama": tiny_llama,
+    "llama-tied": lambda: tiny_llama(tied=True),
+    "neox": tiny_neox,
+    "neox-sequential-tied": lambda: tiny_neox(parallel=False, tied=True),
+}
 
 
-@pytest.fixture(params=["gpt2", "gpt2-untied", "llama", "llama-tied"])
+@pytest.fixture(params=ORIGINALS)
 def model(request) -> LanguageModel:
-    tied = request.param in ("gpt2", "llama-tied")
-    return convert(tiny_gpt2(tied=tied) if "gpt2" in request.param else tiny_llama(tied=tied))
+    return convert(ORIGINALS[request.param]())
 
 
 def test_a_model_survives_a_document_bit_by_bit(model) -> None:
@@ -32,6 +40,11 @@ def test_a_model_survives_a_document_bit_by_bit(model) -> None:
     assert is_tied(again) == is_tied(model)
     assert model_digest(again) == model_digest(model)
     assert torch.equal(plain_logits(again, tokens), plain_logits(model, tokens))
+
+
+def test_what_only_newer_architectures_set_is_not_stored_for_others() -> None:
+    older, newer = (set(config_to_json(convert(module).config)) for module in (tiny_llama(), tiny_neox()))
+    assert newer - older == {"rotary_dims", "parallel_residual"}
 
 
 def test_equal_models_encode_to_equal_bytes(model) -> None:

@@ -6,7 +6,14 @@ Weights are large enough for attention and norms to be far from uniform, so that
 from typing import TypeVar
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 VOCAB, N_LAYERS = 23, 3
@@ -49,6 +56,28 @@ def tiny_llama(
         attn_implementation="eager",
     )
     return _randomised(LlamaForCausalLM(config), seed)
+
+
+def tiny_neox(
+    seed: int = 0, *, parallel: bool = True, rotary_share: float = 0.25, tied: bool = False, bias: bool = True
+) -> GPTNeoXForCausalLM:
+    config = GPTNeoXConfig(
+        vocab_size=VOCAB,
+        hidden_size=80,
+        intermediate_size=19,
+        num_hidden_layers=N_LAYERS,
+        num_attention_heads=5,
+        max_position_embeddings=29,
+        attention_bias=bias,
+        layer_norm_eps=1e-3,
+        use_parallel_residual=parallel,
+        rope_parameters={"rope_type": "default", "rope_theta": 777.0, "partial_rotary_factor": rotary_share},
+        tie_word_embeddings=tied,
+        bos_token_id=None,
+        eos_token_id=None,
+        attn_implementation="eager",
+    )
+    return _randomised(GPTNeoXForCausalLM(config), seed)
 
 
 def _randomised(module: Model, seed: int) -> Model:

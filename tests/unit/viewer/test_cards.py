@@ -15,7 +15,7 @@ from unit.hagd_coarsening.tiny import tiny_subject, tiny_task
 FEATURES = (Node("feature", 0, "b", 3), Node("feature", 0, "eq", 11), Node("feature", 1, "eq", 2))
 
 
-@pytest.fixture(params=["gpt2", "llama"])
+@pytest.fixture(params=["gpt2", "llama", "gpt_neox"])
 def subject(request: pytest.FixtureRequest) -> Subject:
     return tiny_subject(request.param)
 
