@@ -41,9 +41,9 @@ def run_trunk(
     for layer, block in enumerate(model.blocks[: None if upto is None else upto + 1]):
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=half):
             heads, _ = attend(block.attention, block.norm_attention(resid), rotary, everywhere)
-            resid = resid + project_heads(block.attention, heads).float()
-            x = block.norm_mlp(resid)
+            attended = resid + project_heads(block.attention, heads).float()
+            x = block.norm_mlp(model.mlp_reads(resid, attended))
             out = block.mlp(x).float()
         instead = visit(layer, x, out)
-        resid = resid + (out if instead is None else instead)
+        resid = attended + (out if instead is None else instead)
     return resid
