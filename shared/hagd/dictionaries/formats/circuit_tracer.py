@@ -5,7 +5,8 @@
 
 The config names the model, the hook points, and `activation` with `k`; without `activation` a file with thresholds is
 a JumpReLU and one without is a ReLU. Its TopK keeps the k largest pre-activations even where they are negative. Read
-here they are 0, which differs only at a token where fewer than k features are positive.
+here they are 0, which differs only at a token where fewer than k features are positive. Releases up to 0.5.0 know no
+`activation` and take a TopK for a ReLU.
 """
 
 from collections.abc import Mapping

@@ -82,6 +82,7 @@ def write(
     document = dictionaries_to_document(dictionaries, metrics)
     tensors = {name: np.ascontiguousarray(value) for name, value in document.tensors.items()}
     save_file(tensors, folder / _WEIGHTS, {"format": "pt"})
+    weights = _digest(folder / _WEIGHTS)
     config = {
         **document.content,
         "base_model": {
@@ -91,10 +92,10 @@ def write(
         },
         "input": "mlp-input",
         "source_format": belongings.source_format,
-        "weights_sha256": _digest(folder / _WEIGHTS),
+        "weights_sha256": weights,
     }
     (folder / _CONFIG).write_text(json.dumps(config, indent=2, allow_nan=False) + "\n")
-    (folder / _CARD).write_text(_card(dictionaries, belongings, metrics, config["weights_sha256"]))
+    (folder / _CARD).write_text(_card(dictionaries, belongings, metrics, weights))
 
 
 def _digest(path: Path) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hagd.dictionaries.dictionary import Dictionary
 from hagd.dictionaries.formats.files import Folder, take, unknown_activation
-from hagd.dictionaries.formats.found import Found, checked_scale, layers_of, make_transcoder
+from hagd.dictionaries.formats.found import Found, InputSpace, checked_scale, layers_of, make_transcoder
 from hagd.dictionaries.formats.spaces import layer_of, space_of
 from hagd.errors import InvalidInputError
 
@@ -37,7 +37,7 @@ def read(folder: Folder) -> Found:
     """
     inner = folder.below("config.json", _WEIGHTS)
     configs = [it.json("config.json") for it in inner]
-    spaces = {space_of(str(it.get("hook_point_in")), str(it.get("hook_point_out"))) for it in configs}
+    spaces: set[InputSpace] = {space_of(str(it.get("hook_point_in")), str(it.get("hook_point_out"))) for it in configs}
     if len(spaces) > 1:
         raise InvalidInputError(
             f"the layers in {folder.path.name} read different hook points", "give the folder of one set"

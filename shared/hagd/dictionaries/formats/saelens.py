@@ -46,15 +46,16 @@ def read(folder: Folder) -> Found:
     """
     inner = _folders(folder)
     configs = [_config(it) for it in inner]
-    told = {(space, config.get("model_name"), _revision(config)) for config in configs for space in [_space(config)]}
-    if len(told) > 1:
+    spaces: set[InputSpace] = {_space(config) for config in configs}
+    models = {(config.get("model_name"), _revision(config)) for config in configs}
+    if len(spaces) > 1 or len(models) > 1:
         raise InvalidInputError(
             f"{folder.path.name} holds transcoders of several models or hook points", "give the folder of one set"
         )
     read = [_read_layer(it, config) for it, config in zip(inner, configs, strict=True)]
     content = layers_of(read, folder.path.name)
-    space, base_model, revision = told.pop()
-    return Found(source_format=NAME, content=content, space=space, base_model=base_model, revision=revision)
+    base_model, revision = models.pop()
+    return Found(NAME, content, spaces.pop(), base_model=base_model, revision=revision)
 
 
 def _folders(folder: Folder) -> list[Folder]:
