@@ -113,6 +113,7 @@ def test_a_person_reads_a_table_and_a_word_about_what_was_not_measured(
         (["--from", "saelenz"], 2, "no format 'saelenz'"),
         (["--from", "saelens"], 2, "holds no transcoder"),
         (["--probe-text", "/nowhere"], 2, "the text cannot be read"),
+        (["--out", "x" * 300], 2, "cannot be a path"),
     ],
 )
 def test_what_cannot_be_converted_leaves_nothing_behind(
@@ -143,6 +144,13 @@ def test_another_name_is_refused_unless_it_is_said_to_be_the_same(
     assert (code, told["error"]["kind"]) == (2, "invalid-input")
     assert "--any-name" in told["error"]["hint"]
     assert answer(capsys, *arguments, "--any-name")[0] == 0
+
+
+def test_a_source_that_cannot_be_a_path_is_refused(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, told = answer(capsys, "x" * 300, "--model", model, "--out", tmp_path / "out")
+    assert (code, told["error"]["kind"]) == (2, "invalid-input")
 
 
 def test_a_folder_with_something_in_it_is_not_written_over(

@@ -43,7 +43,7 @@ def read(folder: Folder) -> Found:
         raise InvalidInputError(
             "config.yaml lists files elsewhere under `transcoders`", "give the folder that holds those files themselves"
         )
-    count = len([path for path in folder.path.glob("layer_*.*") if path.stem.removeprefix("layer_").isdecimal()])
+    count = folder.count("layer_")
     return Found(
         source_format=NAME,
         content=layers_of((_read_layer(folder, layer, config) for layer in range(count)), folder.path.name),
@@ -138,5 +138,6 @@ def _tensors_of(dictionary: Dictionary) -> dict[str, Tensor]:
     if dictionary.w_skip is not None:
         tensors["W_skip"] = dictionary.w_skip.mT
     if dictionary.threshold is not None:
-        tensors[_THRESHOLD] = dictionary.threshold
+        # Below 0 it is as good as 0 to our ReLU, and lets negative values through there.
+        tensors[_THRESHOLD] = dictionary.threshold.clamp(min=0)
     return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}

@@ -28,7 +28,7 @@ def read(folder: Folder) -> Found:
         InvalidInputError: a layer is missing or damaged, or layers do not fit each other.
     """
     config = folder.yaml("config.yaml")
-    count = len([path for path in folder.path.glob("W_enc_*.*") if path.stem.removeprefix("W_enc_").isdecimal()])
+    count = folder.count("W_enc_")
     if count == 0:
         raise InvalidInputError(f"{folder.path.name} holds no W_enc_0.safetensors", "the folder is incomplete")
     encoders = [folder.tensors(f"W_enc_{layer}.safetensors") for layer in range(count)]

@@ -2,13 +2,14 @@
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Int
+from safetensors import SafetensorError
 from torch import Tensor
 
 from hagd.dictionaries.cross_layer import CrossLayerTranscoder
@@ -59,25 +60,39 @@ def convert(
             "use it from Python: hagd.dictionaries.formats.registry.read_folder",
         )
     belongings = Belongings(loaded.name, loaded.revision, loaded.digest, found.source_format)
+    try:
+        _publish(out, lambda partial: _write(content, partial, target, belongings, quality))
+    except (OSError, SafetensorError) as error:
+        raise InvalidInputError(f"{out} cannot be written: {error}", "choose another folder, or free space") from error
+    return Converted(content, quality)
+
+
+def _publish(out: Path, write: Callable[[Path], None]) -> None:
+    """Fill a folder beside `out` and rename it, so that a half-written one is never read."""
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=".partial-"))
     try:
-        _write(content, partial, target, belongings, quality)
+        write(partial)
         # What mkdtemp makes is for its owner alone.
         partial.chmod(0o755)
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return Converted(content, quality)
 
 
 def require_empty(out: Path) -> None:
     """Refuse to write over something.
 
     Raises:
-        InvalidInputError: `out` is a file, or a folder with something in it.
+        InvalidInputError: `out` is a file, a folder with something in it, or cannot be a path.
     """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    try:
+        taken = out.exists() and not (out.is_dir() and not any(out.iterdir()))
+    except OSError as error:
+        raise InvalidInputError(
+            f"{str(out)[:60]} cannot be a path: {error.strerror}", "choose another --out"
+        ) from error
+    if taken:
         raise InvalidInputError(f"{out} is there already", "choose another folder with --out")
 
 

@@ -53,6 +53,11 @@ class Folder:
         inner = sorted(path for path in self.path.iterdir() if path.is_dir() and not path.is_symlink()) if depth else []
         return [self, *(below for path in inner for below in Folder(path, self.pickles)._tree(depth - 1))]
 
+    def count(self, prefix: str) -> int:
+        """Count the numbers n for which there is a file `{prefix}n`, whatever its ending."""
+        stems = {path.stem.removeprefix(prefix) for path in self.path.glob(f"{prefix}*.*")}
+        return sum(stem.isdecimal() for stem in stems)
+
     def layer(self) -> int:
         """Read the layer off the names of the folder and those it lies in, the innermost that names one.
 

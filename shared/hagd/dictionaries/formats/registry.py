@@ -77,12 +77,14 @@ def read_folder(path: Path, source_format: str | None = None, *, pickles: bool =
         InvalidInputError: the folder is of no format, or its files cannot be used.
     """
     folder = Folder(path, pickles)
-    if not path.is_dir():
-        raise InvalidInputError(f"{path} is no folder", "give a folder of transcoders, fetched beforehand")
     if source_format not in (None, *FORMATS):
         raise UnknownNameError(f"there is no format {source_format!r}", f"known formats: {', '.join(FORMATS)}")
     try:
+        if not path.is_dir():
+            raise InvalidInputError(f"{path} is no folder", "give a folder of transcoders, fetched beforehand")
         return FORMATS[source_format or detect(folder)].read(folder)
+    except OSError as error:
+        raise InvalidInputError(f"{path.name} cannot be read: {error.strerror}", "give another folder") from error
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         # What settings of wrong types and tensors of wrong shapes end in; each reader names what it expects to meet.
         raise InvalidInputError(
