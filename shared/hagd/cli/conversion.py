@@ -91,7 +91,7 @@ def _read_text(path: Path) -> str:
 def _tell(found: "Found", loaded: "LoadedModel", converted: "Converted", out: Path, *, as_json: bool) -> None:
     together: dict[str, Any] = {
         "format": found.source_format,
-        "space": found.space,
+        "space": converted.space,
         "model": loaded.name,
         "revision": loaded.revision,
         "digest": loaded.digest,

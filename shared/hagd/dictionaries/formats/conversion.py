@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from hagd.dictionaries.cross_layer import CrossLayerTranscoder
 from hagd.dictionaries.dictionary import Dictionary
 from hagd.dictionaries.formats import circuit_tracer, hugging_face
-from hagd.dictionaries.formats.found import Found
+from hagd.dictionaries.formats.found import Found, InputSpace
 from hagd.dictionaries.formats.hugging_face import Belongings
 from hagd.dictionaries.formats.probing import Quality, probe
 from hagd.dictionaries.formats.registry import check_belongs
@@ -33,6 +33,8 @@ class Converted:
     """What was written, and how good it was measured to be."""
 
     dictionaries: Mapping[int, Dictionary]
+    space: InputSpace
+    """What the source was taken to read."""
     quality: tuple[Quality, ...]
     """Empty without a text to measure on."""
 
@@ -52,7 +54,10 @@ def convert(
     """
     require_empty(out)
     check_belongs(found, loaded, any_name=any_name)
-    quality = () if text is None else probe(found, loaded.model, rows_of(text, loaded))
+    quality: tuple[Quality, ...] = ()
+    if text is not None:
+        probed = probe(found, loaded.model, rows_of(text, loaded))
+        found, quality = replace(found, space=probed.space), probed.layers
     content = fold(found, loaded.model).content
     if isinstance(content, CrossLayerTranscoder):
         raise InvalidInputError(
@@ -64,7 +69,7 @@ def convert(
         _publish(out, lambda partial: _write(content, partial, target, belongings, quality))
     except (OSError, SafetensorError) as error:
         raise InvalidInputError(f"{out} cannot be written: {error}", "choose another folder, or free space") from error
-    return Converted(content, quality)
+    return Converted(content, found.space, quality)
 
 
 def _publish(out: Path, write: Callable[[Path], None]) -> None:

@@ -19,8 +19,8 @@ InputSpace = Literal["mlp-input", "normalised", "hook-normalized", "residual"]
 
 mlp-input        the MLP's own input: the normalised residual, gain and bias of the norm included. Ours.
 normalised       the same without gain and bias.
-hook-normalized  what TransformerLens names `ln2.hook_normalized`: with gain and bias where the norm is a LayerNorm,
-                 without the gain where it is an RMSNorm. The model decides between the two above.
+hook-normalized  what TransformerLens names `ln2.hook_normalized`. Of an RMSNorm it is `normalised`; of a LayerNorm,
+                 `mlp-input` in releases before 3.0 and `normalised` since, and no file says by which it was made.
 residual         the residual before the norm.
 """
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hagd.dictionaries.cross_layer import CrossLayerTranscoder
 from hagd.dictionaries.formats.found import Found, InputSpace
-from hagd.dictionaries.formats.spaces import resolve
+from hagd.dictionaries.formats.spaces import meanings
 from hagd.dictionaries.metrics import fraction_unexplained, mean_active
 from hagd.errors import InvalidInputError
 from hagd.models.attention import attend, project_heads
@@ -45,8 +45,17 @@ class _Sides:
     out: Float[Tensor, "token d_model"]
 
 
+@dataclass(frozen=True)
+class Probe:
+    """What a measurement found."""
+
+    space: InputSpace
+    """The declared space; of the two that `hook-normalized` may mean, the one that fits better."""
+    layers: tuple[Quality, ...]
+
+
 @torch.no_grad()
-def probe(found: Found, model: LanguageModel, tokens: Int[Tensor, "batch pos"]) -> tuple[Quality, ...]:
+def probe(found: Found, model: LanguageModel, tokens: Int[Tensor, "batch pos"]) -> Probe:
     """Measure every layer on `tokens`, in the space that the file declares.
 
     Raises:
@@ -56,8 +65,8 @@ def probe(found: Found, model: LanguageModel, tokens: Int[Tensor, "batch pos"]) 
     if tokens.shape[1] < 2 or tokens.numel() - len(tokens) < 2:
         raise InvalidInputError("a probe needs two tokens after the first", "give a longer text")
     sides = _record(model, tokens)
-    space = resolve(found.space, model.blocks[0].norm_mlp)
-    measured = {other: _measure(found, sides, other) for other in _MEASURED}
+    measured = {space: _measure(found, sides, space) for space in _MEASURED}
+    space = min(meanings(found.space, model.blocks[0].norm_mlp), key=lambda meant: _mean(measured[meant]))
     own = measured[space]
     fitting = [other for other in _MEASURED if _worst(measured[other]).fvu <= 1]
     if not fitting:
@@ -73,7 +82,7 @@ def probe(found: Found, model: LanguageModel, tokens: Int[Tensor, "batch pos"]) 
             f"in the space {best} {_mean(measured[best]):.3g}",
             f"the file is of the space {best}: say so with --space",
         )
-    return own
+    return Probe(space, own)
 
 
 def _worst(measured: tuple[Quality, ...]) -> Quality:

@@ -63,18 +63,34 @@ def layer_of(hook: str) -> int | None:
     return int(match.group(1)) if match else None
 
 
-def resolve(space: InputSpace, norm: Norm) -> InputSpace:
-    """Decide what `hook-normalized` means for a norm."""
+def meanings(space: InputSpace, norm: Norm) -> tuple[InputSpace, ...]:
+    """Give what a declared space may be, as seen from a norm: two where `hook-normalized` leaves it open."""
     if space != "hook-normalized":
-        return space
-    return "mlp-input" if norm.kind == "layer" else "normalised"
+        return (space,)
+    return ("mlp-input", "normalised") if norm.kind == "layer" else ("normalised",)
+
+
+def resolve(space: InputSpace, norm: Norm) -> InputSpace:
+    """Decide what a declared space is.
+
+    Raises:
+        InvalidInputError: it is `hook-normalized` of a LayerNorm, which only a measurement or a person can tell.
+    """
+    meant = meanings(space, norm)
+    if len(meant) != 1:
+        raise InvalidInputError(
+            "the file reads ln2.hook_normalized of a LayerNorm, which TransformerLens gave with gain and bias before "
+            "its release 3.0 and gives without them since; the file does not say which",
+            "let --probe-text FILE decide, or say --space mlp-input (before 3.0) or --space normalised",
+        )
+    return meant[0]
 
 
 def fold(found: Found, model: LanguageModel) -> Found:
     """Give the same transcoders with encoders that read the MLP's own input.
 
     Raises:
-        InvalidInputError: they read the residual before a norm, or a gain is 0.
+        InvalidInputError: they read the residual before a norm, it is open what they read, or a gain is 0.
     """
     norms = [block.norm_mlp for block in model.blocks]
     if isinstance(found.content, CrossLayerTranscoder):
@@ -88,7 +104,7 @@ def fold_one(dictionary: Dictionary, space: InputSpace, norm: Norm) -> Dictionar
     """Give a dictionary that gives on the MLP's own input what this one gives on `space`.
 
     Raises:
-        InvalidInputError: `space` is the residual, or a gain is 0.
+        InvalidInputError: `space` is the residual or leaves it open, or a gain is 0.
     """
     if resolve(space, norm) == "mlp-input":
         return dictionary

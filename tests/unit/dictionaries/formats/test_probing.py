@@ -34,7 +34,7 @@ def neurons(model: LanguageModel) -> Found:
 @pytest.mark.parametrize("make", [tiny_gpt2, tiny_llama])
 def test_an_exact_dictionary_leaves_nothing_in_its_own_space(make: type) -> None:
     model = strange(convert(make()))
-    for quality in probe(neurons(model), model, TOKENS):
+    for quality in probe(neurons(model), model, TOKENS).layers:
         assert quality.fvu < 1e-8
         assert 0 < quality.l0 <= model.config.d_mlp
 
@@ -52,6 +52,31 @@ def test_what_was_folded_as_if_it_were_of_another_space_is_found_out_too() -> No
     with pytest.raises(InvalidInputError, match="read in the space mlp-input") as caught:
         probe(fold(replace(neurons(model), space="normalised"), model), model, TOKENS)
     assert caught.value.hint
+
+
+def unscaled(model: LanguageModel) -> Found:
+    """Give what explains all of every MLP in the normalised residual: encoders that apply gain and bias themselves."""
+    content = neurons(model).content
+    assert not isinstance(content, CrossLayerTranscoder)
+    made = {}
+    for layer, it in content.items():
+        norm = model.blocks[layer].norm_mlp
+        shift = 0 if norm.bias is None else norm.bias @ it.w_enc
+        made[layer] = replace(it, w_enc=norm.gain[:, None] * it.w_enc, b_enc=it.b_enc + shift)
+    return Found("x", made, "normalised")
+
+
+def test_a_measurement_decides_what_hook_normalized_of_a_layer_norm_is() -> None:
+    model = strange(convert(tiny_gpt2()))
+    for found in (neurons(model), unscaled(model)):
+        probed = probe(replace(found, space="hook-normalized"), model, TOKENS)
+        assert probed.space == found.space
+        assert all(quality.fvu < 1e-8 for quality in probed.layers)
+
+
+def test_folding_undoes_what_an_encoder_of_the_normalised_residual_applies_itself() -> None:
+    model = strange(convert(tiny_gpt2()))
+    assert all(quality.fvu < 1e-8 for quality in probe(fold(unscaled(model), model), model, TOKENS).layers)
 
 
 def test_transcoders_that_fit_nowhere_are_said_to_belong_elsewhere() -> None:
@@ -75,7 +100,7 @@ def test_a_cross_layer_transcoder_is_measured_on_all_layers_together() -> None:
         w_dec=tuple(torch.cat([it.w_dec[None], rest]) for it, rest in zip(own, zeros, strict=True)),
         b_dec=tuple(it.b_dec for it in own),
     )
-    assert all(quality.fvu < 1e-8 for quality in probe(Found("x", clt, "mlp-input"), model, TOKENS))
+    assert all(quality.fvu < 1e-8 for quality in probe(Found("x", clt, "mlp-input"), model, TOKENS).layers)
 
 
 def test_the_first_position_does_not_count() -> None:

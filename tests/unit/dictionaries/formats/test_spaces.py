@@ -97,10 +97,14 @@ def folded_in(model: LanguageModel, space: InputSpace) -> Dictionary:
     return content[1]
 
 
-def test_hook_normalized_comes_with_the_gain_of_a_layer_norm_and_without_that_of_an_rms_norm() -> None:
-    layer, rms = MODELS["layer"](), MODELS["rms"]()
-    original = dictionary(layer.config.d_model, 1)
-    assert torch.equal(folded_in(layer, "hook-normalized").w_enc, original.w_enc)
+def test_hook_normalized_of_a_layer_norm_is_refused_since_two_releases_mean_two_things_by_it() -> None:
+    with pytest.raises(InvalidInputError, match=r"before its release 3\.0") as caught:
+        folded_in(MODELS["layer"](), "hook-normalized")
+    assert "--probe-text" in caught.value.hint
+
+
+def test_hook_normalized_of_an_rms_norm_comes_without_the_gain() -> None:
+    rms = MODELS["rms"]()
     assert torch.equal(folded_in(rms, "hook-normalized").w_enc, folded_in(rms, "normalised").w_enc)
 
 
