@@ -115,14 +115,19 @@ def render_cli() -> str:
     lines = [NOTE, CLI_HEAD, "| command | what it does |", "|---|---|"]
     for name, command in commands(typer.main.get_command(app), "hagd"):
         arguments = [_metavar(it) for it in command.params if it.param_type_name == "argument"]
+        needed = [_option(it) for it in command.params if it.param_type_name == "option" and it.required]
         text = re.sub(r"\s+", " ", (command.help or "").strip())
-        lines.append(f"| `{' '.join([name, *arguments])}` | {text} |")
+        lines.append(f"| `{' '.join([name, *arguments, *needed])}` | {text} |")
     return "\n".join(lines) + "\n"
 
 
 def _metavar(argument: Any) -> str:
     name = argument.metavar or argument.name.upper()
     return name if argument.required or name.startswith("[") else f"[{name}]"
+
+
+def _option(option: Any) -> str:
+    return f"{option.opts[0]} {option.metavar or option.name.upper()}"
 
 
 def render_metrics() -> str:

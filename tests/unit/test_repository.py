@@ -91,14 +91,19 @@ def test_nothing_that_can_run_code_is_ever_read() -> None:
 
 
 def unsafe_lines(tree: ast.AST) -> Iterator[int]:
-    """Give the lines that import a pickler, call torch.load, or allow pickles or remote code."""
+    """Give the lines that import a pickler, call torch.load for more than tensors, or allow pickles or remote code."""
+    tensors_alone = {
+        call.func
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and any(ast.unparse(it) == "weights_only=True" for it in call.keywords)
+    }
     for node in ast.walk(tree):
         match node:
             case ast.Import(names=names) if {name.name.partition(".")[0] for name in names} & UNPICKLERS:
                 yield node.lineno
             case ast.ImportFrom(module=str(module)) if module.partition(".")[0] in UNPICKLERS:
                 yield node.lineno
-            case ast.Attribute(value=ast.Name(id="torch"), attr="load"):
+            case ast.Attribute(value=ast.Name(id="torch"), attr="load") if node not in tensors_alone:
                 yield node.lineno
             case ast.keyword(arg="trust_remote_code" | "allow_pickle", value=value):
                 if not (isinstance(value, ast.Constant) and value.value is False):
@@ -107,10 +112,22 @@ def unsafe_lines(tree: ast.AST) -> Iterator[int]:
 
 @pytest.mark.parametrize(
     "line",
-    ["import pickle", "from joblib import load", "torch.load(f)", "f(trust_remote_code=True)", "f(allow_pickle=x)"],
+    [
+        "import pickle",
+        "from joblib import load",
+        "torch.load(f)",
+        "torch.load(f, weights_only=x)",
+        "read = torch.load",
+        "f(trust_remote_code=True)",
+        "f(allow_pickle=x)",
+    ],
 )
 def test_the_check_for_unsafe_reading_finds_it(line: str) -> None:
     assert list(unsafe_lines(ast.parse(line))) == [1]
+
+
+def test_tensors_alone_may_be_read_from_a_pickle() -> None:
+    assert list(unsafe_lines(ast.parse("torch.load(f, weights_only=True)"))) == []
 
 
 def test_every_module_opens_by_saying_what_it_is_for() -> None:

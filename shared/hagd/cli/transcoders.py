@@ -1,4 +1,4 @@
-"""`hagd transcoder train|eval`: stage 1 on its own."""
+"""`hagd transcoder train|eval`: stage 1 on its own. `hagd transcoder convert` stands in `conversion.py`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hagd.cli.conversion import convert
 from hagd.cli.extraction import run_plan
 from hagd.cli.options import (
     JsonFlag,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from hagd.extraction.settings import Settings
 
 app = typer.Typer(help="Dictionaries of MLPs.", no_args_is_help=True)
+app.command()(convert)
 
 
 @app.command()

@@ -15,6 +15,7 @@ from torch import Tensor
 from hagd.models.language_model import ACTIVATIONS, Mlp
 
 DictionaryKind = Literal["transcoder", "gated", "neurons"]
+Ranking = Literal["contribution", "activation"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Dictionary:
     activation: str
     """Name in `ACTIVATIONS`, applied to the encoder (or to its gate, if there is one)."""
     k: int | None
-    """Features kept per token by |activation| times decoder norm; None keeps all."""
+    """Features kept per token, those that `ranked_by` puts first; None keeps all."""
     w_gate: Float[Tensor, "d_model d_feature"] | None
     b_gate: Float[Tensor, " d_feature"] | None
     w_enc: Float[Tensor, "d_model d_feature"]
@@ -36,6 +37,9 @@ class Dictionary:
     w_skip: Float[Tensor, "d_model d_model"] | None
     threshold: Float[Tensor, " d_feature"] | None = None
     """JumpReLU: an activation counts where its magnitude exceeds this, and is 0 elsewhere. Not together with `k`."""
+    ranked_by: Ranking = "contribution"
+    """What TopK compares: |activation| times decoder norm, or |activation| alone, as most other tools do. The second
+    cannot be written as the first, which rescaling a feature against its decoder never changes."""
 
     @property
     def n_features(self) -> int:
@@ -67,7 +71,10 @@ class Dictionary:
         dense = self.pre_activations(x)
         if self.threshold is not None:
             dense = dense * (dense.abs() > self.threshold)
-        return dense if self.k is None else keep_top(dense, self.w_dec.norm(dim=-1), self.k)
+        if self.k is None:
+            return dense
+        norms = self.w_dec.norm(dim=-1)
+        return keep_top(dense, norms if self.ranked_by == "contribution" else torch.ones_like(norms), self.k)
 
     def decode(
         self, features: Float[Tensor, "*batch d_feature"], x: Float[Tensor, "*batch d_model"]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hagd.artifacts.document import Document
-from hagd.dictionaries.dictionary import Dictionary, DictionaryKind
+from hagd.dictionaries.dictionary import Dictionary, DictionaryKind, Ranking
 from hagd.errors import CorruptArtifactError
 from hagd.models.language_model import ACTIVATIONS
 
@@ -21,7 +21,9 @@ def dictionaries_to_document(dictionaries: Mapping[int, Dictionary], metrics: Ma
     layers: list[dict[str, Any]] = []
     tensors: dict[str, Any] = {}
     for layer, dictionary in sorted(dictionaries.items()):
-        layers.append({"layer": layer, "kind": dictionary.kind, "activation": dictionary.activation, "k": dictionary.k})
+        entry = {"layer": layer, "kind": dictionary.kind, "activation": dictionary.activation, "k": dictionary.k}
+        # Left out where it is the default, as an absent tensor is: what training gives keeps its bytes.
+        layers.append(entry if dictionary.ranked_by == "contribution" else entry | {"ranked_by": dictionary.ranked_by})
         for name in (*_REQUIRED, *_OPTIONAL):
             value = cast("Tensor | None", getattr(dictionary, name))
             if value is not None:
@@ -52,9 +54,12 @@ def _read(document: Document, entry: Mapping[str, Any]) -> Dictionary:
     layer = int(entry["layer"])
     if entry["kind"] not in get_args(DictionaryKind) or entry["activation"] not in ACTIVATIONS:
         raise ValueError(f"layer {layer} is of an unknown kind or activation")
+    ranked_by = entry.get("ranked_by", "contribution")
+    if ranked_by not in get_args(Ranking):
+        raise ValueError(f"layer {layer} ranks its features by {ranked_by!r}")
     there = [name for name in _OPTIONAL if f"{layer}.{name}" in document.tensors]
     parts = {name: torch.from_numpy(document.tensors[f"{layer}.{name}"].copy()) for name in (*_REQUIRED, *there)}
-    _check_shapes(layer, parts)
+    check_shapes(layer, parts)
     return Dictionary(
         kind=entry["kind"],
         layer=layer,
@@ -68,10 +73,16 @@ def _read(document: Document, entry: Mapping[str, Any]) -> Dictionary:
         b_dec=parts["b_dec"],
         w_skip=parts.get("w_skip"),
         threshold=parts.get("threshold"),
+        ranked_by=ranked_by,
     )
 
 
-def _check_shapes(layer: int, parts: Mapping[str, Tensor]) -> None:
+def check_shapes(layer: int, parts: Mapping[str, Tensor]) -> None:
+    """Compare the tensors of a dictionary, by name, with the shapes that its encoder implies.
+
+    Raises:
+        ValueError: names the first that does not fit.
+    """
     if parts["w_enc"].dim() != 2:
         raise ValueError(f"w_enc of layer {layer} has {parts['w_enc'].dim()} axes, expected 2")
     d_model, d_feature = parts["w_enc"].shape

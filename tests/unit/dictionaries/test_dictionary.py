@@ -35,6 +35,19 @@ def test_top_k_ranks_by_activation_times_decoder_norm_and_keeps_signs() -> None:
     assert keep_top(dense, norms, 4) is dense
 
 
+def test_top_k_by_activation_alone_pays_no_heed_to_decoders() -> None:
+    mlp = random_mlp(gated=False, activation="relu")
+    plain = replace(neurons_of(mlp, 0), k=4)
+    x = torch.randn(13, 7, generator=torch.Generator().manual_seed(6))
+    by_activation = replace(plain, ranked_by="activation")
+    dense = replace(plain, k=None).encode(x)
+    lowest = dense.sort(dim=-1, descending=True).values[:, 3:4]
+    assert torch.equal(by_activation.encode(x), torch.where(dense >= lowest, dense, 0.0))
+    assert not torch.equal(by_activation.encode(x), plain.encode(x))
+    unit = replace(by_activation, w_dec=plain.w_dec / plain.w_dec.norm(dim=-1, keepdim=True))
+    assert torch.equal(unit.encode(x), by_activation.encode(x))
+
+
 def test_rescaling_a_feature_against_its_decoder_changes_nothing() -> None:
     mlp = random_mlp(gated=False, activation="relu")
     plain = replace(neurons_of(mlp, 0), k=4)

@@ -45,6 +45,16 @@ def test_stored_dictionaries_come_back_bit_for_bit_with_their_metrics() -> None:
             assert torch.equal(before, after) if isinstance(before, torch.Tensor) else before == after
 
 
+def test_what_top_k_ranks_by_is_stored_where_it_is_not_the_contribution() -> None:
+    original = replace(dictionary(0, gated=False), ranked_by="activation")
+    document = Document.decode(dictionaries_to_document({0: original}, {}).encode())
+    assert dictionaries_from_document(document)[0].ranked_by == "activation"
+    assert "ranked_by" not in dictionaries_to_document({0: dictionary(0, gated=False)}, {}).content["layers"][0]
+    document.content["layers"][0]["ranked_by"] = "size"
+    with pytest.raises(CorruptArtifactError, match="ranks its features by 'size'"):
+        dictionaries_from_document(document)
+
+
 def test_equal_dictionaries_give_equal_bytes() -> None:
     first, second = (dictionaries_to_document({0: dictionary(0, gated=True)}, {}).encode() for _ in range(2))
     assert first == second

@@ -1,0 +1,110 @@
+"""`hagd transcoder convert`: transcoders of other tools, written in a layout for sharing."""
+
+from dataclasses import asdict, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hagd.cli.options import JsonFlag
+from hagd.cli.output import say, write_fields, write_json, write_table
+from hagd.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from hagd.dictionaries.formats.conversion import Converted
+    from hagd.dictionaries.formats.found import Found
+    from hagd.models.loading import LoadedModel
+
+LONGEST_TEXT_BYTES = 1 << 24
+
+
+class Layout(StrEnum):
+    """What can be written."""
+
+    hf = "hf"
+    circuit_tracer = "circuit-tracer"
+
+
+class Space(StrEnum):
+    """What an encoder reads; see `InputSpace`."""
+
+    mlp_input = "mlp-input"
+    normalised = "normalised"
+    hook_normalized = "hook-normalized"
+    residual = "residual"
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder of transcoders of another tool.")],
+    model: Annotated[str, typer.Option("--model", help="Their model: folder, hub id or 'smollm2'.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write; it must not hold anything yet.")],
+    to: Annotated[Layout, typer.Option("--to", help="Layout to write.")] = Layout.hf,
+    source_format: Annotated[str | None, typer.Option("--from", help="Format of SOURCE; found out by default.")] = None,
+    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a hub model.")] = None,
+    space: Annotated[Space | None, typer.Option("--space", help="What they read, where the file is wrong.")] = None,
+    probe_text: Annotated[
+        Path | None,
+        typer.Option("--probe-text", metavar="FILE", help="Text to measure them on before they are written."),
+    ] = None,
+    any_name: Annotated[
+        bool, typer.Option("--any-name", help="Take MODEL for theirs although the file names it otherwise.")
+    ] = False,
+    unsafe_pickle: Annotated[
+        bool,
+        # Asked for each time: what a shell was once told must not open a file that comes later.
+        typer.Option(
+            "--unsafe-pickle",
+            allow_from_autoenv=False,
+            help="Open pickles for their tensors; only from whom you trust.",
+        ),
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write transcoders of another tool as dictionaries of the MLP's own input, for the hub or for circuit-tracer."""
+    from hagd.dictionaries.formats import conversion  # noqa: PLC0415
+    from hagd.dictionaries.formats.registry import read_folder  # noqa: PLC0415
+    from hagd.models.loading import load_model  # noqa: PLC0415
+
+    conversion.require_empty(out)
+    text = None if probe_text is None else _read_text(probe_text)
+    found = read_folder(source, source_format, pickles=unsafe_pickle)
+    if space is not None:
+        found = replace(found, space=space.value)
+    loaded = load_model(model, revision, tell=say)
+    converted = conversion.convert(found, loaded, to.value, out, text=text, any_name=any_name)
+    if text is None:
+        say("not measured: --probe-text FILE would tell whether they read what the file says")
+    if to is Layout.circuit_tracer and any(it.k is not None for it in converted.dictionaries.values()):
+        say("the files are TopK: circuit-tracer up to 0.5.0 takes them for ReLU, later ones read `activation` and `k`")
+    _tell(found, loaded, converted, out, as_json=as_json)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(LONGEST_TEXT_BYTES).decode("utf-8", errors="ignore")
+    except OSError as error:
+        raise InvalidInputError(f"the text cannot be read: {error}", "give a file of plain text") from error
+
+
+def _tell(found: "Found", loaded: "LoadedModel", converted: "Converted", out: Path, *, as_json: bool) -> None:
+    together: dict[str, Any] = {
+        "format": found.source_format,
+        "space": converted.space,
+        "model": loaded.name,
+        "revision": loaded.revision,
+        "digest": loaded.digest,
+        "out": str(out),
+    }
+    measured = {quality.layer: asdict(quality) for quality in converted.quality}
+    layers = [
+        {"layer": layer, "features": it.n_features, "k": it.k, "jumps": it.threshold is not None}
+        | measured.get(layer, {})
+        for layer, it in converted.dictionaries.items()
+    ]
+    if as_json:
+        write_json("transcoder-conversion", together | {"layers": layers})
+        return
+    write_fields(together)
+    write_table(list(layers[0]), [list(layer.values()) for layer in layers])

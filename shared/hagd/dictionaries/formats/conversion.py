@@ -1,0 +1,134 @@
+"""From a folder of another tool to a folder for sharing: read, check against the model, measure, fold, write."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Int
+from safetensors import SafetensorError
+from torch import Tensor
+
+from hagd.dictionaries.cross_layer import CrossLayerTranscoder
+from hagd.dictionaries.dictionary import Dictionary
+from hagd.dictionaries.formats import circuit_tracer, hugging_face
+from hagd.dictionaries.formats.found import Found, InputSpace
+from hagd.dictionaries.formats.hugging_face import Belongings
+from hagd.dictionaries.formats.probing import Quality, probe
+from hagd.dictionaries.formats.registry import check_belongs
+from hagd.dictionaries.formats.spaces import fold
+from hagd.errors import InvalidInputError
+from hagd.models.loading import LoadedModel
+
+Target = Literal["hf", "circuit-tracer"]
+ROW_TOKENS, MOST_ROWS = 128, 64
+"""How much of a text a probe reads."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What was written, and how good it was measured to be."""
+
+    dictionaries: Mapping[int, Dictionary]
+    space: InputSpace
+    """What the source was taken to read."""
+    quality: tuple[Quality, ...]
+    """Empty without a text to measure on."""
+
+
+def convert(
+    found: Found, loaded: LoadedModel, target: Target, out: Path, *, text: str | None = None, any_name: bool = False
+) -> Converted:
+    """Write transcoders as dictionaries of the MLP's own input.
+
+    Args:
+        out: a folder that is empty or does not exist; it appears when it is complete.
+        text: what to measure on, in the model's language.
+        any_name: see `check_belongs`.
+
+    Raises:
+        InvalidInputError: they are not of this model, do not explain it, cannot be folded or have no place in `target`.
+    """
+    require_empty(out)
+    check_belongs(found, loaded, any_name=any_name)
+    quality: tuple[Quality, ...] = ()
+    if text is not None:
+        probed = probe(found, loaded.model, rows_of(text, loaded))
+        found, quality = replace(found, space=probed.space), probed.layers
+    content = fold(found, loaded.model).content
+    if isinstance(content, CrossLayerTranscoder):
+        raise InvalidInputError(
+            f"a cross-layer transcoder has no place in the layout {target}, which holds one dictionary per layer",
+            "use it from Python: hagd.dictionaries.formats.registry.read_folder",
+        )
+    belongings = Belongings(loaded.name, loaded.revision, loaded.digest, found.source_format)
+    try:
+        _publish(out, lambda partial: _write(content, partial, target, belongings, quality))
+    except (OSError, SafetensorError) as error:
+        raise InvalidInputError(f"{out} cannot be written: {error}", "choose another folder, or free space") from error
+    return Converted(content, found.space, quality)
+
+
+def _publish(out: Path, write: Callable[[Path], None]) -> None:
+    """Fill a folder beside `out` and rename it, so that a half-written one is never read."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=".partial-"))
+    try:
+        write(partial)
+        # What mkdtemp makes is for its owner alone.
+        partial.chmod(0o755)
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def require_empty(out: Path) -> None:
+    """Refuse to write over something.
+
+    Raises:
+        InvalidInputError: `out` is a file, a folder with something in it, or cannot be a path.
+    """
+    try:
+        taken = out.exists() and not (out.is_dir() and not any(out.iterdir()))
+    except OSError as error:
+        raise InvalidInputError(
+            f"{str(out)[:60]} cannot be a path: {error.strerror}", "choose another --out"
+        ) from error
+    if taken:
+        raise InvalidInputError(f"{out} is there already", "choose another folder with --out")
+
+
+def rows_of(text: str, loaded: LoadedModel) -> Int[Tensor, "batch pos"]:
+    """Cut a text into rows of tokens of one length, each beginning as prompts of the model do.
+
+    Raises:
+        InvalidInputError: the model has no tokenizer, or the text is too short to fill one row of three tokens.
+    """
+    tokenizer = loaded.tokenizer
+    if tokenizer is None:
+        raise InvalidInputError(f"{loaded.name} has no tokenizer to read a text with", "leave the text out")
+    start: Sequence[int] = [tokenizer.bos_id] if loaded.bos and tokenizer.bos_id is not None else []
+    ids = tokenizer.encode_continuation(text)
+    length = min(ROW_TOKENS, loaded.model.config.n_positions) - len(start)
+    length = min(length, len(ids))
+    if length + len(start) < 3:
+        raise InvalidInputError(f"the text has {len(ids)} tokens, a probe needs three", "give a longer text")
+    rows = [[*start, *ids[at : at + length]] for at in range(0, len(ids) - length + 1, length)]
+    return torch.tensor(rows[:MOST_ROWS])
+
+
+def _write(
+    dictionaries: Mapping[int, Dictionary],
+    folder: Path,
+    target: Target,
+    belongings: Belongings,
+    quality: tuple[Quality, ...],
+) -> None:
+    if target == "circuit-tracer":
+        circuit_tracer.write(dictionaries, folder, belongings.base_model)
+        return
+    metrics: dict[str, Any] = {"layers": [asdict(it) for it in quality]} if quality else {}
+    hugging_face.write(dictionaries, folder, belongings, metrics)
