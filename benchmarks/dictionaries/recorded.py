@@ -17,7 +17,7 @@ from benchmarks.dictionaries.rival import rival_python
 from hagd.corpora.corpus import Windows
 from hagd.dictionaries.dictionary import Dictionary, keep_top
 from hagd.models.language_model import LanguageModel
-from hagd.models.trunk import run_trunk
+from hagd.models.trunk import Passage, run_trunk
 
 HERE = Path(__file__).parent
 _BATCH = 16
@@ -42,10 +42,11 @@ def record_text(
         for name in ("x", "out")
     }
 
-    def visit(layer: int, x: Tensor, out: Tensor) -> None:
+    def visit(layer: int, passage: Passage) -> None:
         if layer in at:
             rows = slice(at[layer], at[layer] + int(counted.sum()))
-            arrays[layer, "x"][rows], arrays[layer, "out"][rows] = x[counted].numpy(), out[counted].numpy()
+            arrays[layer, "x"][rows] = passage.x[counted].numpy()
+            arrays[layer, "out"][rows] = passage.out[counted].numpy()
             at[layer] = rows.stop
 
     for batch in used:
@@ -58,12 +59,12 @@ def _array(path: Path, shape: tuple[int, int]) -> np.memmap:
     return open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
 
 
-def train_rival(folder: Path, threads: int = 1, **asked: object) -> Mapping[str, float]:
+def train_rival(folder: Path, **asked: object) -> Mapping[str, float]:
     """Train eai-sparsify on a recorded layer; give what it answers. `rival_train.py` lists what may be asked."""
-    command = [str(rival_python()), str(HERE / "rival_train.py"), str(folder), "--threads", str(threads)]
+    command = [str(rival_python()), str(HERE / "rival_train.py"), str(folder)]
     for name, value in asked.items():
         command += [f"--{name.replace('_', '-')}"] if value is True else [f"--{name.replace('_', '-')}", str(value)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "SPARSIFY_DISABLE_TRITON": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SPARSIFY_DISABLE_TRITON": "1"}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 

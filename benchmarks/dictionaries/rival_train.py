@@ -7,6 +7,7 @@ held-out tokens, with the weights beside it. The model's run is not on its bill.
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from sparsify import SparseCoder, SparseCoderConfig  # pyright: ignore[reportMis
 def main() -> None:
     """Answer with steps, tokens and processor seconds."""
     asked = _arguments()
-    torch.set_num_threads(asked.threads)
+    torch.set_num_threads(1)
     torch.manual_seed(asked.seed)
     x, out = (np.load(asked.folder / f"{name}.npy", mmap_mode="r") for name in ("x", "out"))
     config = SparseCoderConfig(
@@ -60,7 +61,6 @@ def _arguments() -> argparse.Namespace:
         ("learning-rate", float, 2e-3),
         ("auxiliary", float, 1 / 32),
         ("dead-after", int, 200_000),
-        ("threads", int, 1),
         ("seed", int, 0),
     ):
         parser.add_argument(f"--{name}", type=kind, default=default)
@@ -71,7 +71,7 @@ def _arguments() -> argparse.Namespace:
 
 
 @torch.no_grad()
-def _write(folder: Path, coder: SparseCoder, skip: bool) -> None:
+def _write(folder: Path, coder: Any, skip: bool) -> None:
     held_out = torch.from_numpy(np.asarray(np.load(folder / "x_held_out.npy"), dtype=np.float32))
     predicted = torch.cat([coder(part, part).sae_out for part in held_out.split(1024)])
     np.save(folder / "predicted.npy", predicted.numpy())

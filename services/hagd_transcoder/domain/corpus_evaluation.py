@@ -20,7 +20,7 @@ from hagd.dictionaries.least_squares import LeastSquares
 from hagd.dictionaries.metrics import recovered_share
 from hagd.errors import NonFiniteError
 from hagd.models.language_model import LanguageModel
-from hagd.models.trunk import run_trunk
+from hagd.models.trunk import Passage, run_trunk
 from hagd.pipeline.contract import StageContext
 from hagd.tasks.splits import generator_for
 from hagd_transcoder.domain.corpus_training import windows_of_step
@@ -101,9 +101,9 @@ def _batches(windows: Windows, tokens: int, seed: int) -> list[tuple[Batch, Tens
 
 
 def _fit(model: LanguageModel, layers: Mapping[int, _Layer], batch: Batch) -> None:
-    def visit(layer: int, x: Float[Tensor, "batch pos d_model"], out: Float[Tensor, "batch pos d_model"]) -> None:
+    def visit(layer: int, passage: Passage) -> None:
         if (sums := layers.get(layer)) is not None:
-            read, written = x[batch.counted], out[batch.counted]
+            read, written = passage.x[batch.counted], passage.out[batch.counted]
             error = written - sums.dictionary.decode(sums.dictionary.encode(read), read)
             sums.fit.add(read, torch.cat([written, error], dim=1))
 
@@ -118,10 +118,10 @@ def _measure(
     def per_window(values: Float[Tensor, "token *rest"]) -> Float[Tensor, "batch *rest"]:
         return torch.zeros(len(batch.tokens), *values.shape[1:], dtype=torch.float64).index_add_(0, window, values)
 
-    def visit(layer: int, x: Float[Tensor, "batch pos d_model"], out: Float[Tensor, "batch pos d_model"]) -> None:
+    def visit(layer: int, passage: Passage) -> None:
         if (sums := layers.get(layer)) is None:
             return
-        read, written = x[batch.counted], out[batch.counted].double()
+        read, written = passage.x[batch.counted], passage.out[batch.counted].double()
         features = sums.dictionary.encode(read)
         error = written - sums.dictionary.decode(features, read)
         weight, bias = maps[layer]
@@ -228,12 +228,12 @@ def _log_probabilities(
 ) -> Float[Tensor, "token vocab"]:
     """Run the model with dictionaries in place of MLPs, or with nothing there; give what follows each token."""
 
-    def visit(layer: int, x: Float[Tensor, "batch pos d_model"], out: Float[Tensor, "batch pos d_model"]) -> Tensor:
+    def visit(layer: int, passage: Passage) -> Tensor:
         if layer not in dictionaries:
-            return out
-        dictionary = dictionaries[layer]
-        instead = torch.zeros_like(out) if dictionary is None else dictionary.decode(dictionary.encode(x), x)
-        return torch.where(batch.counted[..., None], instead, out)
+            return passage.out
+        dictionary, x = dictionaries[layer], passage.x
+        instead = torch.zeros_like(x) if dictionary is None else dictionary.decode(dictionary.encode(x), x)
+        return torch.where(batch.counted[..., None], instead, passage.out)
 
     resid = run_trunk(model, batch.tokens, visit)
     return functional.log_softmax(model.logits(resid[:, :-1][_predicted(batch)]), dim=-1)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from hagd.artifacts.document import Document
@@ -16,7 +16,7 @@ from hagd.corpora.corpus import Batch, Windows
 from hagd.dictionaries.dictionary import Dictionary
 from hagd.errors import NonFiniteError
 from hagd.models.language_model import LanguageModel
-from hagd.models.trunk import run_trunk
+from hagd.models.trunk import Passage, run_trunk
 from hagd.pipeline.contract import StageContext
 from hagd.tasks.splits import generator_for
 from hagd_transcoder.domain.corpus_plan import SCALE_TOKENS, CorpusPlan
@@ -70,12 +70,12 @@ def _start(model: LanguageModel, windows: Windows, plan: CorpusPlan) -> dict[int
     trainers: dict[int, SparseTrainer] = {}
     encoder = Encoder(model.blocks[0].mlp.activation, plan.k, plan.rule, half=plan.half)
 
-    def visit(layer: int, x: Float[Tensor, "batch pos d_model"], out: Float[Tensor, "batch pos d_model"]) -> None:
+    def visit(layer: int, passage: Passage) -> None:
         if layer not in plan.layers:
             return
         mlp, generator = model.blocks[layer].mlp, generator_for(plan.seed, "dictionary", layer)
-        dictionary = starting_dictionary(plan.start, mlp, layer, x[batch.counted], generator)
-        variance = variance_of(out[batch.counted])
+        dictionary = starting_dictionary(plan.start, mlp, layer, passage.x[batch.counted], generator)
+        variance = variance_of(passage.out[batch.counted])
         trainers[layer] = SparseTrainer.start(dictionary, variance, encoder, auxiliary=plan.auxiliary)
 
     run_trunk(model, batch.tokens, visit, upto=max(plan.layers), half=plan.half)
@@ -90,9 +90,9 @@ def _step(
     k = annealed(step, plan.steps, plan.k_start, plan.k)
     rate = learning_rate(step, plan.steps, plan.learning_rate)
 
-    def visit(layer: int, x: Float[Tensor, "batch pos d_model"], out: Float[Tensor, "batch pos d_model"]) -> None:
+    def visit(layer: int, passage: Passage) -> None:
         if layer in trainers:
-            read, written = x[batch.counted], out[batch.counted]
+            read, written = passage.x[batch.counted], passage.out[batch.counted]
             if not torch.isfinite(written).all():
                 raise NonFiniteError(f"the MLP of layer {layer} gives NaN or infinity", "check the model's weights")
             losses[layer] = trainers[layer].step(read, written, rate, k=k).loss

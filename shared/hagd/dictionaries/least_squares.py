@@ -27,8 +27,11 @@ class LeastSquares:
     @staticmethod
     def empty(d_in: int, d_out: int) -> "LeastSquares":
         """Start without tokens."""
-        shapes = ((d_in, d_in), (d_in, d_out), (d_in,), (d_out,))
-        return LeastSquares(*(torch.zeros(shape, dtype=torch.float64) for shape in shapes))
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.float64)
+
+        return LeastSquares(zeros(d_in, d_in), zeros(d_in, d_out), zeros(d_in), zeros(d_out))
 
     def add(self, x: Float[Tensor, "token d_in"], out: Float[Tensor, "token d_out"]) -> None:
         """Take in tokens."""

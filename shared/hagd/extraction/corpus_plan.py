@@ -39,9 +39,8 @@ def build_corpus_plan(
         raise UsageError(f"there is no stage {unknown[0]!r} here", f"stages: {', '.join(CORPUS_STAGES)}")
     folder = Path(settings.model).expanduser()
     model: dict[str, Any] = {"path": str(folder.absolute()) if folder.is_dir() else settings.model}
-    for name, value in (("gguf", settings.gguf), ("revision", settings.revision)):
-        if value is not None:
-            model[name] = value
+    named = (("gguf", settings.gguf), ("revision", settings.revision))
+    model |= {name: value for name, value in named if value is not None}
     seed = {"seed": settings.seed} if settings.seed else {}
     configs = {
         "corpus": {"model": model, "data": [str(path.expanduser().absolute()) for path in data], **seed},

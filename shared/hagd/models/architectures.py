@@ -14,8 +14,8 @@ from torch import Tensor
 
 from hagd.errors import InvalidInputError, UnsupportedArchitectureError
 from hagd.models import gpt2, gpt_neox, llama
-from hagd.models.attention import plain_logits
 from hagd.models.language_model import ACTIVATIONS, LanguageModel, ModelConfig
+from hagd.models.trunk import plain_logits
 from hagd.models.weights import check_finite, from_tensors, owned
 
 ACTIVATION_ALIASES = {"gelu_fast": "gelu_new", "gelu_pytorch_tanh": "gelu_new", "swish": "silu"}

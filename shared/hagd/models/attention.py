@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from hagd.models.language_model import Attention, LanguageModel, Rotary
+from hagd.models.language_model import Attention, Rotary
 
 
 def attention_inputs(
@@ -71,16 +71,3 @@ def project_heads(
     """Sum head outputs through `w_o`; the output bias belongs to no node and is added here."""
     out = write_heads(attention, heads)
     return out if attention.b_o is None else out + attention.b_o
-
-
-@torch.no_grad()
-def plain_logits(model: LanguageModel, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos vocab"]:
-    """Run the model and give its logits everywhere; those at position p predict the token at p + 1."""
-    n_pos = tokens.shape[1]
-    rotary, everywhere = model.rotary(n_pos), torch.arange(n_pos, device=tokens.device)
-    resid = model.embed[tokens] + model.position_part(n_pos)
-    for block in model.blocks:
-        heads, _ = attend(block.attention, block.norm_attention(resid), rotary, everywhere)
-        attended = resid + project_heads(block.attention, heads)
-        resid = attended + block.mlp(block.norm_mlp(model.mlp_reads(resid, attended)))
-    return model.logits(resid)

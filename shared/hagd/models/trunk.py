@@ -4,6 +4,7 @@ Nothing is kept: each layer is seen while the run passes, so that a model's memo
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -12,8 +13,21 @@ from torch import Tensor
 from hagd.models.attention import attend, project_heads
 from hagd.models.language_model import LanguageModel
 
-Visit = Callable[[int, Float[Tensor, "batch pos d_model"], Float[Tensor, "batch pos d_model"]], Tensor | None]
-"""`(layer, what its MLP reads, what it writes)`; a tensor goes on in place of what it writes."""
+
+@dataclass(frozen=True)
+class Passage:
+    """What one MLP does in a run."""
+
+    heard: Float[Tensor, "batch pos d_model"]
+    """The residual before the norm."""
+    x: Float[Tensor, "batch pos d_model"]
+    """What the MLP reads: the same behind the norm."""
+    out: Float[Tensor, "batch pos d_model"]
+    """What it writes."""
+
+
+Visit = Callable[[int, Passage], Tensor | None]
+"""Shown the layer and its passage; a tensor goes on in place of what the MLP writes."""
 
 
 @torch.no_grad()
@@ -42,8 +56,18 @@ def run_trunk(
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=half):
             heads, _ = attend(block.attention, block.norm_attention(resid), rotary, everywhere)
             attended = resid + project_heads(block.attention, heads).float()
-            x = block.norm_mlp(model.mlp_reads(resid, attended))
+            heard = model.mlp_reads(resid, attended)
+            x = block.norm_mlp(heard)
             out = block.mlp(x).float()
-        instead = visit(layer, x, out)
+        instead = visit(layer, Passage(heard, x, out))
         resid = attended + (out if instead is None else instead)
     return resid
+
+
+def plain_logits(model: LanguageModel, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos vocab"]:
+    """Run the model and give its logits everywhere; those at position p predict the token at p + 1."""
+    return model.logits(run_trunk(model, tokens, _look_on))
+
+
+def _look_on(layer: int, passage: Passage) -> None:
+    """Let every MLP answer for itself."""

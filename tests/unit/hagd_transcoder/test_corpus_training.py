@@ -99,7 +99,7 @@ def test_errors_are_those_of_all_held_out_tokens_but_the_first_of_each_window() 
     rows: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {0: [], 1: [], 2: []}
     for number in range(len(held_out)):
         batch = held_out.batch([number])
-        run_trunk(MODEL, batch.tokens, lambda layer, x, out: rows[layer].append((x[0, 1:], out[0, 1:])))
+        run_trunk(MODEL, batch.tokens, lambda layer, it: rows[layer].append((it.x[0, 1:], it.out[0, 1:])))
     for layer, measured in enumerate(document.content["metrics"]["layers"]):
         x, out = (torch.cat(side) for side in zip(*rows[layer], strict=True))
         rebuilt = found[layer].decode(found[layer].encode(x), x)

@@ -15,7 +15,7 @@ from transformers import (
 from hagd.errors import InvalidInputError, UnsupportedArchitectureError
 from hagd.interventions.activations import Subject, record
 from hagd.models.architectures import convert, logit_difference, read_config
-from hagd.models.attention import plain_logits
+from hagd.models.trunk import plain_logits
 from hagd.models.weights import is_tied
 from unit.models.tiny_models import random_tokens, tiny_gpt2, tiny_llama, tiny_neox
 

@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from hagd.errors import InvalidInputError, UnavailableError, UnknownNameError, UnsupportedArchitectureError
 from hagd.models import loading
 from hagd.models.architectures import convert
-from hagd.models.attention import plain_logits
 from hagd.models.checkpoints import quiet
 from hagd.models.loading import cache_folder, gguf_kind, load_model
 from hagd.models.tokenizer import Tokenizer
+from hagd.models.trunk import plain_logits
 from hagd.models.weights import model_digest
 from unit.models.tiny_models import random_tokens, tiny_gpt2, tiny_llama, tiny_neox
 

@@ -5,8 +5,8 @@ import importlib.util
 import pytest
 import torch
 
-from hagd.models.attention import plain_logits
 from hagd.models.loading import SMOLLM2_PACKAGE, LoadedModel, load_model
+from hagd.models.trunk import plain_logits
 
 pytestmark = [
     pytest.mark.llm,

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from hagd.models.attention import plain_logits
-from hagd.models.trunk import run_trunk
+from hagd.interventions.activations import Subject, record
+from hagd.models.trunk import Passage, plain_logits, run_trunk
 from unit.hagd_transcoder.tiny_subjects import VOCAB, tiny_model
 
 
@@ -19,21 +19,24 @@ def ignore(*_: object) -> None:
 def test_the_last_residual_gives_the_model_s_logits_and_every_mlp_is_shown_once() -> None:
     for activation in ("relu", "silu"):
         model = tiny_model(n_layers=3, activation=activation)
-        shown: list[tuple[int, Tensor, Tensor]] = []
+        shown: list[tuple[int, Passage]] = []
         resid = run_trunk(model, tokens(), lambda *it, shown=shown: shown.append(it))
-        torch.testing.assert_close(model.logits(resid), plain_logits(model, tokens()))
-        assert [layer for layer, _, _ in shown] == [0, 1, 2]
-        for layer, x, out in shown:
-            torch.testing.assert_close(model.blocks[layer].mlp(x), out)
+        recorded = record(Subject(model), tokens(), tuple(range(7))).logits
+        torch.testing.assert_close(model.logits(resid), recorded)
+        torch.testing.assert_close(plain_logits(model, tokens()), recorded)
+        assert [layer for layer, _ in shown] == [0, 1, 2]
+        for layer, it in shown:
+            torch.testing.assert_close(model.blocks[layer].norm_mlp(it.heard), it.x)
+            torch.testing.assert_close(model.blocks[layer].mlp(it.x), it.out)
 
 
 def test_an_answer_in_place_of_an_mlp_reaches_the_layers_above() -> None:
     model = tiny_model(n_layers=2)
     read: list[Tensor] = []
 
-    def silence(layer: int, x: Tensor, out: Tensor) -> Tensor | None:
-        read.append(x)
-        return torch.zeros_like(out) if layer == 0 else None
+    def silence(layer: int, passage: Passage) -> Tensor | None:
+        read.append(passage.x)
+        return torch.zeros_like(passage.out) if layer == 0 else None
 
     silent = run_trunk(model, tokens(), silence)
     plain = run_trunk(model, tokens(), ignore)

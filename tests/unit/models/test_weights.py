@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from hagd.artifacts.document import Document
 from hagd.errors import CorruptArtifactError
 from hagd.models.architectures import convert
-from hagd.models.attention import plain_logits
 from hagd.models.language_model import LanguageModel
 from hagd.models.storage import model_from_document, model_to_document, read_model, save_model
+from hagd.models.trunk import plain_logits
 from hagd.models.weights import config_to_json, is_tied, model_digest, named_tensors, weight_digest
 from unit.models.tiny_models import random_tokens, tiny_gpt2, tiny_llama, tiny_neox
 

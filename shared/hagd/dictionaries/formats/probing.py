@@ -18,8 +18,8 @@ from hagd.dictionaries.formats.found import Found, InputSpace
 from hagd.dictionaries.formats.spaces import meanings
 from hagd.dictionaries.metrics import fraction_unexplained, mean_active
 from hagd.errors import InvalidInputError
-from hagd.models.attention import attend, project_heads
 from hagd.models.language_model import LanguageModel
+from hagd.models.trunk import Passage, run_trunk
 
 CLEARLY = 2
 """How many times less another space must leave unexplained for the declared one to be taken for a mistake."""
@@ -110,20 +110,18 @@ def _measure(found: Found, sides: list[_Sides], space: InputSpace) -> tuple[Qual
 
 def _record(model: LanguageModel, tokens: Int[Tensor, "batch pos"]) -> list[_Sides]:
     """Run the model and keep both sides of every MLP at all positions but the first."""
-    n_pos = tokens.shape[1]
-    rotary, everywhere = model.rotary(n_pos), torch.arange(n_pos, device=tokens.device)
-    resid = model.embed[tokens] + model.position_part(n_pos)
     sides: list[_Sides] = []
-    for block in model.blocks:
-        heads, _ = attend(block.attention, block.norm_attention(resid), rotary, everywhere)
-        resid = resid + project_heads(block.attention, heads)
-        norm = block.norm_mlp
+
+    def visit(layer: int, passage: Passage) -> None:
+        norm = model.blocks[layer].norm_mlp
         plain = replace(norm, gain=torch.ones_like(norm.gain), bias=None)
-        x = norm(resid)
-        out = block.mlp(x)
-        read: dict[InputSpace, Tensor] = {"mlp-input": x, "normalised": plain(resid), "residual": resid}
-        sides.append(
-            _Sides({space: value[:, 1:].flatten(0, 1) for space, value in read.items()}, out[:, 1:].flatten(0, 1))
-        )
-        resid = resid + out
+        read: dict[InputSpace, Tensor] = {
+            "mlp-input": passage.x,
+            "normalised": plain(passage.heard),
+            "residual": passage.heard,
+        }
+        rows: dict[InputSpace, Tensor] = {space: value[:, 1:].flatten(0, 1) for space, value in read.items()}
+        sides.append(_Sides(rows, passage.out[:, 1:].flatten(0, 1)))
+
+    run_trunk(model, tokens, visit)
     return sides
