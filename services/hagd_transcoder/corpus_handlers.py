@@ -35,7 +35,7 @@ class CorpusTranscoderConfig(BaseModel):
     """Tokens to train on; null for once through the corpus."""
     batch: Positive = 2048
     """Tokens per step, about."""
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5e-3
     auxiliary: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1 / 32
     """Weight of the loss that lets dead features rebuild what is missing."""
     precision: Literal["float32", "bfloat16"] = "float32"
