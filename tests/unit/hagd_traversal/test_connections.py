@@ -53,7 +53,9 @@ def test_the_claimed_edges_preserve_what_all_do(useful_first: bool) -> None:
     toy = planted()
     silent = [Node("head", 0, "eq", 0), Node("head", 0, "eq", 2)]
     leaves = [*TOKENS, HEAD, *silent, *FEATURES]
-    possible = admissible([(leaf,) for leaf in leaves], [toy.task.batches["select"][0].layout], 2)
+    possible = admissible(
+        [(leaf,) for leaf in leaves], [toy.task.batches["select"][0].layout], toy.subject.model.config
+    )
     pairs = [(leaves[s], (*leaves, LOGIT)[t]) for t, s in possible.nonzero().tolist()]
     useless = {pair for pair in pairs if set(pair) & set(silent)}
     strengths = {pair: 2.0 if (pair not in useless) == useful_first else 1.0 for pair in pairs}
