@@ -24,9 +24,16 @@ _BATCH = 16
 
 
 def record_text(
-    model: LanguageModel, windows: Windows, layers: Sequence[int], folder: Path, most_tokens: int, suffix: str = ""
+    model: LanguageModel,
+    windows: Windows,
+    layers: Sequence[int],
+    folder: Path,
+    most_tokens: int,
+    suffix: str = "",
+    *,
+    half: bool = False,
 ) -> None:
-    """Write `x` and `out` of every layer to `folder/LAYER`, position 0 left out, in the order of the windows."""
+    """Write `x` and `out` of every layer to `folder/LAYER`, position 0 left out; `half` as of `run_trunk`."""
     numbers = torch.randperm(len(windows), generator=torch.Generator().manual_seed(0))
     parts = [windows.batch(part) for part in numbers.split(_BATCH)]
     total, used = 0, list[Any]()
@@ -51,7 +58,7 @@ def record_text(
 
     for batch in used:
         counted = batch.counted
-        run_trunk(model, batch.tokens, visit, upto=max(layers))
+        run_trunk(model, batch.tokens, visit, upto=max(layers), half=half)
 
 
 def _array(path: Path, shape: tuple[int, int]) -> np.memmap:

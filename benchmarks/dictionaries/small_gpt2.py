@@ -94,6 +94,7 @@ def byte_model(corpus: Corpus) -> LanguageModel:
     shape = GPT2Config(
         vocab_size=256, n_positions=CONTEXT, n_embd=WIDTH, n_layer=N_LAYERS, n_head=4, tie_word_embeddings=False
     )
+    shape.bos_token_id = shape.eos_token_id = None
     for name in ("embd_pdrop", "attn_pdrop", "resid_pdrop"):
         setattr(shape, name, 0.0)
     module = GPT2LMHeadModel(shape)

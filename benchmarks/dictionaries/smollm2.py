@@ -46,7 +46,7 @@ def measure_smollm2() -> list[Row]:
     fvu = {layer["layer"]: layer["fvu"] for layer in layers}
     model, corpus = model_from_document(prepared["model"]), corpus_from_document(prepared["corpus"])
     folder = BUILD / "smollm2-rival"
-    record_text(model, corpus.windows("train"), COMPARED, folder, RIVAL_TOKENS)
+    record_text(model, corpus.windows("train"), COMPARED, folder, RIVAL_TOKENS, half=True)
     record_text(model, corpus.windows("held-out"), COMPARED, folder, HELD_OUT_TOKENS, suffix="_held_out")
     theirs = {layer: _rival(folder / str(layer), layer, seconds / len(layers)) for layer in COMPARED}
     ratios = {layer: fvu[layer] / theirs[layer] for layer in COMPARED}
