@@ -94,9 +94,9 @@ def byte_model(corpus: Corpus) -> LanguageModel:
     shape = GPT2Config(
         vocab_size=256, n_positions=CONTEXT, n_embd=WIDTH, n_layer=N_LAYERS, n_head=4, tie_word_embeddings=False
     )
-    shape.bos_token_id = shape.eos_token_id = None
-    for name in ("embd_pdrop", "attn_pdrop", "resid_pdrop"):
-        setattr(shape, name, 0.0)
+    none = dict.fromkeys(("bos_token_id", "eos_token_id"))
+    for name, value in {"embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0, **none}.items():
+        setattr(shape, name, value)
     module = GPT2LMHeadModel(shape)
     if path.exists():
         module.load_state_dict(load_file(path), strict=False)

@@ -81,6 +81,8 @@ def make_plan(config: CorpusTranscoderConfig, model: LanguageModel, corpus: Corp
             f"corpus-transcoder.k is {k}, but there are only {n_features} features (the width of the MLP unless given)",
             "lower k or raise n_features",
         )
+    # Looked at now, so that hours of training do not end in an error.
+    corpus.windows("held-out")
     windows = corpus.windows("train")
     per_window = sum(windows.bounds.diff(dim=1).flatten().tolist()) / len(windows)
     per_step = max(1, round(config.batch / per_window))
@@ -117,7 +119,7 @@ def _measured(
         model, dictionaries, corpus.windows("train"), corpus.windows("held-out"), context, plan.seed
     )
     metrics: dict[str, Any] = {
-        "plan": asdict(plan),
+        "plan": {name: value for name, value in asdict(plan).items() if name != "checkpoints"},
         "model": dict(inputs["model"].content.get("provenance", {})),
         "corpus": dict(inputs["corpus"].content.get("provenance", {})),
         **found,

@@ -39,7 +39,7 @@ class CorpusTranscoderConfig(BaseModel):
     auxiliary: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1 / 32
     """Weight of the loss that lets dead features rebuild what is missing."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the model's run and of the product that finds out what a token keeps; what is kept is always exact."""
+    """Of products in the model's run and in the steps; weights, sums and what is reported stay in float32."""
     checkpoints: Positive = 10
     """How often the state is kept on the way."""
     seed: Annotated[int, Field(ge=0)] = 0

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from hagd.artifacts.document import Document
-from hagd.corpora.corpus import Corpus
+from hagd.corpora.corpus import SHORTEST_WINDOW, Corpus
 from hagd.corpora.sources import digest_of_files, documents, files_of, shuffled
 from hagd.corpora.storage import corpus_to_document
 from hagd.errors import InvalidInputError
@@ -70,7 +70,7 @@ def _tokenised(
     total = 0
     for text in texts:
         ids = tokenizer.encode(text)[: config.most_tokens - total]
-        if not ids:
+        if len(ids) < SHORTEST_WINDOW:
             continue
         pieces.append(torch.tensor(ids, dtype=torch.int32))
         total += len(ids)
@@ -79,7 +79,8 @@ def _tokenised(
             break
     if len(pieces) < 2:
         raise InvalidInputError(
-            f"the text has {len(pieces)} documents; one is held out, so two are needed",
+            f"the text has {len(pieces)} documents of {SHORTEST_WINDOW} tokens or more; one is held out, "
+            "so two are needed",
             "give more files, or lines of JSON with a document each",
         )
     lengths = torch.tensor([0, *map(len, pieces)])

@@ -50,6 +50,8 @@ class _Layer:
     """By kind of error, its square summed over each window."""
     outputs: list[Tensor] = field(default_factory=list[Tensor])
     """Outputs summed over each window."""
+    counts: list[Tensor] = field(default_factory=list[Tensor])
+    """Tokens of each window."""
     fired: Int[Tensor, " d_feature"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     active: int = 0
     tokens: int = 0
@@ -130,6 +132,7 @@ def _measure(
         for kind, value in kinds.items():
             sums.squares.setdefault(kind, []).append(per_window(value.square().sum(1)))
         sums.outputs.append(per_window(written))
+        sums.counts.append(batch.counted.sum(1))
         fired = (features != 0).sum(0)
         sums.fired = fired if not len(sums.fired) else sums.fired + fired
         sums.active += int(fired.sum())
@@ -142,8 +145,8 @@ def _report(sums: _Layer, documents: Int[Tensor, " window"], seed: int) -> dict[
     squares = {kind: torch.cat(values) for kind, values in sums.squares.items()}
     outputs = torch.cat(sums.outputs)
     mean = outputs.sum(0) / sums.tokens
-    lengths_free = squares["size"] - 2 * outputs @ mean
-    total = float(lengths_free.sum()) + sums.tokens * float(mean.square().sum())
+    varying = squares["size"] - 2 * outputs @ mean + torch.cat(sums.counts) * mean.square().sum()
+    total = float(varying.sum())
     share = {kind: float(values.sum()) / max(total, 1e-300) for kind, values in squares.items()}
     if not torch.isfinite(torch.tensor(list(share.values()))).all():
         raise NonFiniteError(
@@ -157,7 +160,7 @@ def _report(sums: _Layer, documents: Int[Tensor, " window"], seed: int) -> dict[
         "n_features": sums.dictionary.n_features,
         "k": sums.dictionary.k,
         "fvu": share[""],
-        "fvu_ci95": _interval(squares[""], lengths_free, total, documents, seed),
+        "fvu_ci95": _interval(squares[""], varying, documents, seed),
         "fvu_linear": share["linear"],
         "fvu_of_nonlinear_error": share["nonlinear"],
         "l0": sums.active / sums.tokens,
@@ -168,16 +171,14 @@ def _report(sums: _Layer, documents: Int[Tensor, " window"], seed: int) -> dict[
 
 def _interval(
     errors: Float[Tensor, " window"],
-    sizes: Float[Tensor, " window"],
-    total: float,
+    varying: Float[Tensor, " window"],
     documents: Int[Tensor, " window"],
     seed: int,
 ) -> list[float]:
     """Give the 95 % interval of the FVU when documents are drawn again, the mean output held."""
     names, of_window = documents.unique(return_inverse=True)
-    constant = (total - float(sizes.sum())) / len(sizes)
     pairs = torch.zeros(len(names), 2, dtype=torch.float64)
-    pairs.index_add_(0, of_window, torch.stack([errors, sizes + constant], dim=1))
+    pairs.index_add_(0, of_window, torch.stack([errors, varying], dim=1))
     drawn = torch.randint(len(names), (_DRAWS, len(names)), generator=generator_for(seed, "documents"))
     sums = pairs[drawn].sum(1)
     ratios = (sums[:, 0] / sums[:, 1].clamp_min(1e-300)).sort().values

@@ -130,7 +130,8 @@ class LeaseTable:
             value |= {"owner": Owner(**value["owner"]), "etag": there.etag}
             return Lease(**value)
         except (ValueError, KeyError, TypeError):
-            return Lease(task_key, NOBODY, epoch=0, attempts=0, beat=0, etag=there.etag)
+            # Somebody held it, so the next holder is not the first.
+            return Lease(task_key, NOBODY, epoch=1, attempts=0, beat=0, etag=there.etag)
 
     def _has_expired(self, lease: Lease) -> bool:
         now = self.clock.monotonic()

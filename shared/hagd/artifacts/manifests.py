@@ -84,7 +84,7 @@ def is_whole(store: ArtifactStore, manifest: Manifest) -> bool:
 
 def publish_manifest(store: ArtifactStore, manifest: Manifest) -> Manifest:
     """Write a manifest unless a whole one is there; give the one that stands."""
-    # The common case in one call; where a later generation is there all the same, that one is read first anyway.
+    # The common case in one call: where there is any generation, there is the first.
     first = replace(manifest, generation=0)
     if store.put_if_absent(f"{_prefix(manifest.task_key)}{0:04d}", first.encode()) is not None:
         return first

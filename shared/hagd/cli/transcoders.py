@@ -20,6 +20,7 @@ from hagd.cli.options import (
     with_settings,
 )
 from hagd.cli.output import say, write_fields, write_json, write_line, write_table
+from hagd.errors import UsageError
 
 if TYPE_CHECKING:
     from hagd.extraction.settings import Settings
@@ -48,6 +49,8 @@ def train(
     from hagd.extraction.corpus_plan import TRAIN, build_corpus_plan, corpus_folder  # noqa: PLC0415
     from hagd.extraction.plan import build_plan, default_folder, use_of  # noqa: PLC0415
 
+    if data and use:
+        raise UsageError("--data and --use exclude each other", "text is read by stages of its own")
     if data:
         plan = build_corpus_plan(settings, data)
         folder = out or corpus_folder(settings, plan)
@@ -61,7 +64,7 @@ def train(
 
 @app.command("eval")
 def evaluate(run: RunFolderArgument, run_id: RunIdOption = None, as_json: JsonFlag = False) -> None:
-    """Print the quality of a run's dictionaries on held-out prompts."""
+    """Print the quality of a run's dictionaries on held-out prompts or documents; --json holds histograms too."""
     _write_quality(run, run_id, as_json=as_json)
 
 
@@ -80,7 +83,7 @@ def _write_quality(folder: Any, run_id: str | None, *, as_json: bool) -> None:
     write_table(names, [[layer.get(name) for name in names] for layer in layers])
     together = {name: value for name, value in quality.items() if _is_plain(value) and value is not None}
     if together:
-        write_line("all layers replaced at once:")
+        write_line("all layers together:")
         write_fields(together)
 
 

@@ -1,13 +1,14 @@
 """Where documents come from: text files (one document each) and lines of JSON (one document each), also in folders.
 
 Lines are read as they come, so that a file may be larger than memory. RedPajama's two schemas, and most others, are
-told by the name of the field that holds the text.
+told by the name of the field that holds the text. How a file is read follows from its suffix, which its digest covers.
 """
 
 import gzip
 import hashlib
 import json
 import random
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final, cast
@@ -15,12 +16,14 @@ from typing import IO, Any, Final, cast
 from hagd.errors import InvalidInputError
 
 TEXT_SUFFIXES: Final = frozenset({".txt", ".md", ".rst"})
-JSON_SUFFIXES: Final = (".jsonl", ".jsonl.gz", ".ndjson")
+JSON_SUFFIXES: Final = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".json.gz")
 FIELDS: Final = ("text", "raw_content", "content")
 """Fields that hold the text, the first one that is there: RedPajama's first schema, its second, and others."""
 MOST_DOCUMENT_BYTES: Final = 64 << 20
 BUFFER: Final = 4096
-"""Documents among which the next one is drawn."""
+"""Documents among which the next one is drawn, at most."""
+BUFFER_CHARACTERS: Final = 256 << 20
+"""Their text, about; so much is in memory."""
 
 
 def files_of(paths: Sequence[str]) -> tuple[Path, ...]:
@@ -31,9 +34,8 @@ def files_of(paths: Sequence[str]) -> tuple[Path, ...]:
     """
     found: list[Path] = []
     for text in paths:
-        path = Path(text).expanduser()
-        inside = sorted(it for it in path.rglob("*") if _is_known(it) and it.is_file()) if path.is_dir() else [path]
-        if not inside or not inside[0].is_file():
+        inside = _inside(text)
+        if not inside:
             raise InvalidInputError(
                 f"there is no text at {text}",
                 f"give a file, or a folder with {', '.join(sorted(TEXT_SUFFIXES))} or {', '.join(JSON_SUFFIXES)}",
@@ -43,7 +45,7 @@ def files_of(paths: Sequence[str]) -> tuple[Path, ...]:
 
 
 def digest_of_files(files: Sequence[Path]) -> str:
-    """Digest the content of files, whatever they are called.
+    """Digest the content of files and how each is read, whatever else they are called.
 
     Raises:
         InvalidInputError: one cannot be read.
@@ -52,6 +54,8 @@ def digest_of_files(files: Sequence[Path]) -> str:
     for file in files:
         try:
             with file.open("rb") as stream:
+                way = "lines" if _is_lines(file) else "text"
+                whole.update(f"{way} {_is_packed(file)} ".encode())
                 whole.update(hashlib.file_digest(stream, "sha256").digest())
         except OSError as error:
             raise InvalidInputError(f"{file} cannot be read: {error.strerror}", "check the path") from error
@@ -70,13 +74,13 @@ def documents(files: Sequence[Path], field: str | None = None) -> Iterator[str]:
     """
     for file in files:
         try:
-            if file.name.endswith(JSON_SUFFIXES):
+            if _is_lines(file):
                 with _opened(file) as stream:
                     yield from _of_lines(file, stream, field)
             else:
                 _check_size(file, file.stat().st_size)
                 yield file.read_text(encoding="utf-8")
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise InvalidInputError(f"{file} cannot be read: {error}", "check the file") from error
         except UnicodeDecodeError as error:
             raise InvalidInputError(f"{file} is not UTF-8: {error.reason}", "save it as UTF-8") from error
@@ -85,23 +89,45 @@ def documents(files: Sequence[Path], field: str | None = None) -> Iterator[str]:
 def shuffled(texts: Iterator[str], seed: int, buffer: int = BUFFER) -> Iterator[str]:
     """Give the same documents in another order, drawn from so many at a time; the seed decides."""
     draw = random.Random(seed)  # no secret
-    waiting: list[str] = []
+    waiting, held = list[str](), 0
     for text in texts:
         waiting.append(text)
-        if len(waiting) >= buffer:
+        held += len(text)
+        while len(waiting) >= buffer or held > BUFFER_CHARACTERS:
             at = draw.randrange(len(waiting))
             waiting[at], waiting[-1] = waiting[-1], waiting[at]
+            held -= len(waiting[-1])
             yield waiting.pop()
     draw.shuffle(waiting)
     yield from waiting
 
 
-def _is_known(path: Path) -> bool:
-    return path.suffix in TEXT_SUFFIXES or path.name.endswith(JSON_SUFFIXES)
+def _inside(text: str) -> list[Path]:
+    """Give the files of a path; a file that is named itself may have any suffix, and is text where that is unknown."""
+    try:
+        path = Path(text).expanduser()
+        if path.is_dir():
+            return sorted(it for it in path.rglob("*") if (_is_lines(it) or _is_text(it)) and it.is_file())
+        return [path] if path.is_file() else []
+    except (OSError, RuntimeError):
+        # A name that is too long, or the home of nobody.
+        return []
+
+
+def _is_text(path: Path) -> bool:
+    return path.suffix.lower() in TEXT_SUFFIXES
+
+
+def _is_lines(path: Path) -> bool:
+    return path.name.lower().endswith(JSON_SUFFIXES)
+
+
+def _is_packed(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"
 
 
 def _opened(file: Path) -> IO[bytes]:
-    return cast("IO[bytes]", gzip.open(file)) if file.suffix == ".gz" else file.open("rb")
+    return cast("IO[bytes]", gzip.open(file)) if _is_packed(file) else file.open("rb")
 
 
 def _of_lines(file: Path, stream: IO[bytes], field: str | None) -> Iterator[str]:
@@ -121,7 +147,8 @@ def _text_of(where: str, line: bytes, field: str | None) -> str:
     entry = cast("Mapping[str, Any]", value) if isinstance(value, dict) else {}
     for name in (field,) if field else FIELDS:
         if isinstance(text := entry.get(name), str):
-            return text
+            # Half of a pair of surrogates, as cut emoji leave it, is no text.
+            return text.encode("utf-8", "replace").decode()
     raise InvalidInputError(
         f"{where} has no text in {field or ', '.join(FIELDS)}; its fields are {', '.join(map(str, entry)) or 'none'}",
         "name the field that holds the text",

@@ -39,11 +39,21 @@ class CrossLayerTranscoder:
             part = getattr(self, name)
             if part is not None and len(part) != layers:
                 raise ValueError(f"there are {layers} encoders, but {name} has {len(part)} layers")
-        for source, w_dec in enumerate(self.w_dec):
-            d_model, d_feature = self.w_enc[source].shape
-            expected = (layers - source, d_feature, d_model)
-            if tuple(w_dec.shape) != expected:
-                raise ValueError(f"w_dec of layer {source} has shape {tuple(w_dec.shape)}, expected {expected}")
+        d_model = self.w_enc[0].shape[0] if layers else 0
+        for layer, w_enc in enumerate(self.w_enc):
+            d_feature = w_enc.shape[-1]
+            expected = {
+                "w_enc": (d_model, d_feature),
+                "b_enc": (d_feature,),
+                "w_dec": (layers - layer, d_feature, d_model),
+                "b_dec": (d_model,),
+                "w_skip": (d_model, d_model),
+                "threshold": (d_feature,),
+            }
+            for name, shape in expected.items():
+                part = getattr(self, name)
+                if part is not None and tuple(part[layer].shape) != shape:
+                    raise ValueError(f"{name} of layer {layer} has shape {tuple(part[layer].shape)}, expected {shape}")
 
     @property
     def n_layers(self) -> int:

@@ -60,11 +60,16 @@ def _read(document: Document, entry: Mapping[str, Any]) -> Dictionary:
     there = [name for name in _OPTIONAL if f"{layer}.{name}" in document.tensors]
     parts = {name: torch.from_numpy(document.tensors[f"{layer}.{name}"].copy()) for name in (*_REQUIRED, *there)}
     check_shapes(layer, parts)
+    k = None if entry["k"] is None else int(entry["k"])
+    if layer < 0 or (k is not None and not 0 < k <= len(parts["b_enc"])):
+        raise ValueError(f"layer {layer} keeps {k} of {len(parts['b_enc'])} features")
+    if (entry["kind"] == "gated") > ("w_gate" in parts):
+        raise ValueError(f"layer {layer} is gated and has no gate")
     return Dictionary(
         kind=entry["kind"],
         layer=layer,
         activation=entry["activation"],
-        k=None if entry["k"] is None else int(entry["k"]),
+        k=k,
         w_gate=parts.get("w_gate"),
         b_gate=parts.get("b_gate"),
         w_enc=parts["w_enc"],

@@ -2,16 +2,28 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from hagd.corpora.sources import digest_of_files, files_of
 from hagd.errors import UsageError
 from hagd.extraction.plan import PRINCIPAL, RUNS_FOLDER, digest_of_plan
-from hagd.extraction.settings import Settings
+from hagd.extraction.settings import Settings, model_config
 from hagd.pipeline.contract import StageSpec
 from hagd.pipeline.request import PlanEntry, Request
 from hagd.pipeline.stages import check_plan, plan_entry
 
 CORPUS_STAGES: Final = ("corpus", "corpus-transcoder")
+_OF_A_TASK: Final = (
+    "task",
+    "prompts",
+    "modulus",
+    "dictionary",
+    "resolution",
+    "sizes",
+    "budget",
+    "draws",
+    "threshold",
+)
 TRAIN: Final = "transcoder-train"
 """The request id of a training run in its folder."""
 
@@ -30,20 +42,17 @@ def build_corpus_plan(
         UsageError: no model is given, or something that belongs to a task.
         InvalidInputError: the text cannot be read, or a field is out of range.
     """
-    given = [name for name in ("task", "prompts", "modulus", "dictionary") if getattr(settings, name) is not None]
+    given = [name for name in _OF_A_TASK if getattr(settings, name) not in (None, ())]
     if given:
         raise UsageError(f"--data and --{given[0]} exclude each other", "train on text or on the prompts of a task")
     if settings.model is None:
         raise UsageError("text needs a model that reads it", "add --model with a folder, a hub id or 'smollm2'")
     if unknown := sorted(set(settings.overrides) - set(CORPUS_STAGES)):
         raise UsageError(f"there is no stage {unknown[0]!r} here", f"stages: {', '.join(CORPUS_STAGES)}")
-    folder = Path(settings.model).expanduser()
-    model: dict[str, Any] = {"path": str(folder.absolute()) if folder.is_dir() else settings.model}
-    named = (("gguf", settings.gguf), ("revision", settings.revision))
-    model |= {name: value for name, value in named if value is not None}
-    seed = {"seed": settings.seed} if settings.seed else {}
+    seed, paths = {"seed": settings.seed} if settings.seed else {}, [str(_absolute(path)) for path in data]
     configs = {
-        "corpus": {"model": model, "data": [str(path.expanduser().absolute()) for path in data], **seed},
+        # The digest is taken here, so that the same path with other text is another run.
+        "corpus": {"model": model_config(settings), "data": paths, "digest": digest_of_files(files_of(paths)), **seed},
         "corpus-transcoder": seed,
     }
     plan = tuple(
@@ -51,6 +60,14 @@ def build_corpus_plan(
     )
     check_plan(Request(PRINCIPAL, TRAIN, plan), stages)
     return plan
+
+
+def _absolute(path: Path) -> Path:
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError:
+        # The home of nobody; that there is nothing is said by who reads it.
+        return path.absolute()
 
 
 def corpus_folder(settings: Settings, plan: tuple[PlanEntry, ...]) -> Path:

@@ -70,7 +70,7 @@ def stage_configs(settings: Settings) -> dict[str, dict[str, Any]]:
     if unknown:
         raise UsageError(f"there is no stage {unknown[0]!r}", f"stages: {', '.join(STAGES)}")
     configs: dict[str, dict[str, Any]] = {
-        "subject": {"task": _task(settings), "model": _model(settings)},
+        "subject": {"task": _task(settings), "model": model_config(settings)},
         "transcoder": _given(kind=settings.dictionary),
         "coarsening": _given(resolution=settings.resolution),
         "traversal": _given(
@@ -134,7 +134,12 @@ def _task(settings: Settings) -> dict[str, Any]:
     return {"name": entry.name, **_given(modulus=settings.modulus)}
 
 
-def _model(settings: Settings) -> dict[str, Any]:
+def model_config(settings: Settings) -> dict[str, Any]:
+    """Give what says where the model comes from.
+
+    Raises:
+        UsageError: the name is blank, or prompts are given and no model.
+    """
     if settings.model is None:
         if settings.prompts is not None:
             raise UsageError("prompts need a pretrained model", "add --model with a folder, a hub id or 'smollm2'")

@@ -144,7 +144,8 @@ def _tasks_in(store: ArtifactStore) -> list[str]:
 
 def _forget(store: ArtifactStore, task_key: str) -> None:
     clear_checkpoints(store, task_key)
-    for key in store.list(f"manifests/{task_key[:2]}/{task_key}/"):
+    # The first generation last: as long as any is there, it is, and nobody takes its place.
+    for key in reversed(store.list(f"manifests/{task_key[:2]}/{task_key}/")):
         store.delete(key)
     store.delete(f"leases/{task_key[:2]}/{task_key}")
 

@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 OPERATIONS: Final = "google.longrunning.Operations"
 _SPARE_LOOPS: Final = 3
 """By stage: at least so many requests beyond the workers are looked at, whose results may be there already; and as
-many as there are workers, so that each has its next task while the result of its last one is announced."""
+many as there are workers, so that each has its next task while the result of its last one is announced (in the lane
+`interactive`, which is all that they look at)."""
 
 
 class InstalledStages(Mapping[str, StageSpec]):

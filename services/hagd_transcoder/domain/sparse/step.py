@@ -1,10 +1,10 @@
 """Loss and gradients of one dictionary on one batch, by hand and sparse.
 
 The one dense product is that of the encoder, which finds out what each token keeps; it may be taken in bfloat16,
-because what is kept is computed again exactly. All else runs over kept activations: decoding and the gradients of the
-weights are sums of rows (`embedding_bag`), those of the activations are dot products of rows. Weights lie in rows, one
-per feature. With N tokens, F features and width d the encoder costs 2NdF operations and the rest about 10Nkd: the
-lower bound of a step is that product.
+because what is kept is computed again in full precision. All else runs over kept activations: decoding and the
+gradients of the weights are sums of rows (`embedding_bag`), those of the activations are dot products of rows. Weights
+lie in rows, one per feature. With N tokens, F features and width d the encoder costs 2NdF operations and the rest
+about 10Nkd: the lower bound of a step is that product.
 """
 
 from collections.abc import Callable, Mapping

@@ -85,7 +85,7 @@ class SparseTrainer:
         result = take(self.weights, x, out, encoder, self.variance, importance)
         if not torch.isfinite(torch.tensor(result.loss)):
             raise NonFiniteError(
-                f"training dictionaries diverged: the loss is {result.loss}", "lower transcoder.learning_rate"
+                f"training dictionaries diverged: the loss is {result.loss}", "lower the learning rate of the stage"
             )
         self._revive(x, result, importance)
         self.idle = torch.where(result.fired > 0, 0, self.idle + 1)

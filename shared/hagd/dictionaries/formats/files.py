@@ -4,10 +4,12 @@ Every error names the file as the folder's owner knows it, relative to the folde
 """
 
 import json
+import math
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +23,12 @@ from torch import Tensor
 from hagd.errors import InvalidInputError
 
 LARGEST_CONFIG_BYTES = 1 << 20
+MOST_EXPANSION = 64
+"""How many times its size an archive of weights may unpack to; weights hardly shrink."""
+_HEADERS: Mapping[tuple[int, int], Callable[[Any], Any]] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 PICKLES = (".pt", ".pth", ".bin")
 DEEPEST = 4
 """Folders below the given one in which layers are looked for."""
@@ -91,7 +99,7 @@ class Folder:
             InvalidInputError: the file is missing, too long, or holds something else.
         """
         try:
-            content = yaml.safe_load(self._text(name))
+            content = yaml.load(self._text(name), _PlainLoader)  # noqa: S506  # it makes plain values alone
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise InvalidInputError(f"{name} is not YAML: {error}", "fetch the file again") from error
         return _mapping(content, name)
@@ -120,9 +128,10 @@ class Folder:
             InvalidInputError: the file is missing, truncated, damaged, or holds something else than numbers.
         """
         try:
+            _check_unpacked(self.path / name)
             with (self.path / name).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 return {key: torch.from_numpy(np.ascontiguousarray(file[key])) for key in file.files}
-        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
             raise InvalidInputError(
                 f"{name} is no npz file of numbers: {error}", "it is truncated or damaged: fetch it again"
             ) from error
@@ -164,6 +173,35 @@ class Folder:
             return path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidInputError(f"{name} cannot be read: {error}", "the folder is incomplete") from error
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Refuses aliases, by which a short file names a value of any size."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not read")
+        return super().compose_node(parent, index)
+
+
+def _check_unpacked(path: Path) -> None:
+    """Refuse an archive that unpacks to far more than it is, and arrays larger than what holds them.
+
+    Raises:
+        ValueError: it is one.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if sum(it.file_size for it in members) > MOST_EXPANSION * path.stat().st_size + LARGEST_CONFIG_BYTES:
+            raise ValueError(f"it unpacks to more than {MOST_EXPANSION} times its size")
+        for member in members:
+            with archive.open(member) as stream:
+                version = np.lib.format.read_magic(stream)
+                if version not in _HEADERS:
+                    raise ValueError(f"{member.filename} is of an unknown version")
+                shape, _, dtype = _HEADERS[version](stream)
+                if math.prod(shape) * dtype.itemsize > member.file_size:
+                    raise ValueError(f"{member.filename} is shorter than it says")
 
 
 def take(tensors: Mapping[str, Tensor], name: str, where: str) -> Tensor:

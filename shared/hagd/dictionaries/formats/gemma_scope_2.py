@@ -31,7 +31,8 @@ def read(folder: Folder) -> Found:
         InvalidInputError: it is an autoencoder or writes to several layers, a layer occurs twice, or it is damaged.
     """
     inner = folder.below("config.json", _PARAMS)
-    models = {str(it.json("config.json").get("model_name")) for it in inner}
+    named = [it.json("config.json").get("model_name") for it in inner]
+    models = {str(name) for name in named if name is not None}
     if len(models) > 1:
         raise InvalidInputError(
             f"{folder.path.name} holds transcoders of several models: {sorted(models)}", "give the folder of one"

@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 from hagd.artifacts.document import Document
 from hagd.dictionaries.dictionary import Dictionary
 from hagd.dictionaries.formats.files import Folder
-from hagd.dictionaries.formats.found import Found
+from hagd.dictionaries.formats.found import Found, layers_of
 from hagd.dictionaries.storage import SCHEMA, dictionaries_from_document, dictionaries_to_document
 from hagd.errors import CorruptArtifactError, InvalidInputError
 from hagd.models.weights import check_finite
@@ -61,17 +61,21 @@ def read(folder: Folder) -> Found:
     check_finite(tensors)
     try:
         arrays = {name: tensor.to(torch.float32).numpy() for name, tensor in tensors.items()}
-        content = dictionaries_from_document(Document(config, arrays))
+        content = layers_of(dictionaries_from_document(Document(config, arrays)).values(), folder.path.name)
     except CorruptArtifactError as error:
         raise InvalidInputError(error.message, "the folder is incomplete: fetch it again") from error
     base = config.get("base_model") or {}
+    named = {key: base.get(key) for key in ("name", "revision", "digest")}
+    for key, value in named.items():
+        if value is not None and not isinstance(value, str):
+            raise InvalidInputError(f"base_model.{key} in {_CONFIG} is {value!r}, expected text", "fetch it again")
     return Found(
         source_format=NAME,
         content=content,
         space="mlp-input",
-        base_model=base.get("name"),
-        revision=base.get("revision"),
-        digest=base.get("digest"),
+        base_model=named["name"],
+        revision=named["revision"],
+        digest=named["digest"],
     )
 
 

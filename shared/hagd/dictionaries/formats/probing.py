@@ -95,17 +95,21 @@ def _mean(measured: tuple[Quality, ...]) -> float:
 
 def _measure(found: Found, sides: list[_Sides], space: InputSpace) -> tuple[Quality, ...]:
     content, inputs = found.content, [side.inputs[space] for side in sides]
+    measured: list[Quality] = []
+
+    def note(layer: int, features: Tensor, rebuilt: Tensor) -> None:
+        measured.append(Quality(layer, fraction_unexplained(sides[layer].out, rebuilt), mean_active(features)))
+
     if isinstance(content, CrossLayerTranscoder):
         features = [content.encode(layer, x) for layer, x in enumerate(inputs)]
-        rebuilt = {layer: content.decode(layer, features, x) for layer, x in enumerate(inputs)}
-        active = dict(enumerate(features))
+        for layer, x in enumerate(inputs):
+            note(layer, features[layer], content.decode(layer, features, x))
     else:
-        active = {layer: it.encode(inputs[layer]) for layer, it in content.items()}
-        rebuilt = {layer: it.decode(active[layer], inputs[layer]) for layer, it in content.items()}
-    return tuple(
-        Quality(layer, fraction_unexplained(sides[layer].out, rebuilt[layer]), mean_active(active[layer]))
-        for layer in active
-    )
+        # One layer at a time: the dense features of all would not fit in memory.
+        for layer, it in content.items():
+            active = it.encode(inputs[layer])
+            note(layer, active, it.decode(active, inputs[layer]))
+    return tuple(measured)
 
 
 def _record(model: LanguageModel, tokens: Int[Tensor, "batch pos"]) -> list[_Sides]:
