@@ -66,12 +66,13 @@ def test_a_released_lease_is_free_at_once_and_remembers_deaths_until_forgiven() 
     assert (there.owner, there.attempts) == (NOBODY, 0)
 
 
-def test_a_damaged_lease_belongs_to_nobody() -> None:
+def test_a_damaged_lease_belongs_to_nobody_and_was_somebody_s() -> None:
     store, clock = MemoryStore(), ManualClock()
     leases = table(store, clock, "a")
     acquired(leases)
     store.objects = dict.fromkeys(store.objects, b"?")
-    assert acquired(leases).epoch == 1
+    taken = acquired(leases)
+    assert (taken.epoch, taken.is_first) == (2, False)
 
 
 def test_only_a_process_of_this_machine_can_be_known_to_have_ended() -> None:

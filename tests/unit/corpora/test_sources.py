@@ -39,6 +39,18 @@ def test_a_folder_is_read_in_the_order_of_its_names_and_other_files_are_left(tmp
     assert [file.name for file in files_of([str(tmp_path)])] == ["a.rst", "b.txt", "z.md"]
 
 
+def test_the_digest_follows_how_a_file_is_read(tmp_path: Path) -> None:
+    text = lines(tmp_path / "a.txt", FIRST_SCHEMA, FIRST_SCHEMA)
+    before = digest_of_files([text])
+    assert digest_of_files([text.rename(tmp_path / "a.jsonl")]) != before
+
+
+def test_half_of_a_pair_of_surrogates_is_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"text": "hi \\ud83d there"}\n')
+    assert list(documents([file])) == ["hi ? there"]
+
+
 def test_the_digest_follows_the_content_and_not_the_names(tmp_path: Path) -> None:
     first, second = tmp_path / "a.txt", tmp_path / "b.txt"
     first.write_text("same")
@@ -72,6 +84,14 @@ def test_what_cannot_be_read_is_named_with_its_line(tmp_path: Path) -> None:
     latin.write_bytes("ü".encode("latin-1"))
     with pytest.raises(InvalidInputError, match="is not UTF-8"):
         list(documents([latin]))
+    with pytest.raises(InvalidInputError, match="there is no text at"):
+        files_of(["~nobody-of-this-name/text"])
+    damaged = tmp_path / "f.jsonl.gz"
+    packed = bytearray(gzip.compress(b'{"text": "packed"}\n' * 100))
+    packed[14:30] = b"?" * 16
+    damaged.write_bytes(packed)
+    with pytest.raises(InvalidInputError, match="cannot be read"):
+        list(documents([damaged]))
     cut = tmp_path / "e.jsonl.gz"
     cut.write_bytes(gzip.compress(b'{"text": "packed"}\n')[:-6])
     with pytest.raises(InvalidInputError, match="cannot be read"):
