@@ -170,7 +170,7 @@ def test_a_run_is_chosen_by_the_start_of_its_id(hagd: CommandLine, x: str) -> No
 
 
 def test_the_quality_of_dictionaries_is_a_table(hagd: CommandLine, x: str) -> None:
-    table, together = hagd("transcoder", "eval", x).out.split("all layers replaced at once:\n")
+    table, together = hagd("transcoder", "eval", x).out.split("all layers together:\n")
     assert table.split() == ["layer", "fvu", "l0", "0", "0.25", "7"]
     assert together == "kl_nats  0.5\n"
     assert hagd("transcoder", "eval", x, "--json").data["layers"][0]["fvu"] == 0.25

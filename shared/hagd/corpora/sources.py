@@ -10,8 +10,9 @@ import json
 import random
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any, Final, cast
+from typing import Any, Final, cast
 
 from hagd.errors import InvalidInputError
 
@@ -126,11 +127,11 @@ def _is_packed(path: Path) -> bool:
     return path.suffix.lower() == ".gz"
 
 
-def _opened(file: Path) -> IO[bytes]:
-    return cast("IO[bytes]", gzip.open(file)) if _is_packed(file) else file.open("rb")
+def _opened(file: Path) -> gzip.GzipFile | BufferedReader:
+    return gzip.GzipFile(file) if _is_packed(file) else file.open("rb")
 
 
-def _of_lines(file: Path, stream: IO[bytes], field: str | None) -> Iterator[str]:
+def _of_lines(file: Path, stream: gzip.GzipFile | BufferedReader, field: str | None) -> Iterator[str]:
     number = 0
     while line := stream.readline(MOST_DOCUMENT_BYTES + 1):
         number += 1
