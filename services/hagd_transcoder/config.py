@@ -4,4 +4,4 @@ from typing import Final
 
 from hagd.rpc.process import Identity
 
-IDENTITY: Final = Identity("transcoder", ("subject", "transcoder", "corpus", "corpus-transcoder"), 50051)
+IDENTITY: Final = Identity("transcoder", ("subject", "transcoder"), 50051)

@@ -11,6 +11,7 @@ import pytest
 
 from hagd.events.kafka.admin import Durability, create_topics, plan_topics
 from hagd.pipeline.folder import RunFolder
+from hagd.pipeline.stages import discover_stages
 from hagd.pipeline.state import RunState
 from hagd.rpc.client import StageClient
 from integration.command_line import TASK, CommandLine
@@ -52,7 +53,8 @@ def cluster(
     kafka_address: str, minio: S3Address, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Cluster]:
     """Give a cluster whose topics are there and whose bucket is not yet."""
-    topics = plan_topics([*PLACES, *(f"toy-{place}" for place in PLACES)], {}, 2, Durability(1, 1))
+    installed = dict.fromkeys([*discover_stages(), *(f"toy-{place}" for place in PLACES)])
+    topics = plan_topics(list(installed), {}, 2, Durability(1, 1))
     create_topics(settings(kafka_address), topics)
     for name, value in {
         "HAGD_LOG": "kafka",
