@@ -4,6 +4,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from hagd.artifacts.clock import SystemClock
 from hagd.artifacts.leases import LeaseTable
 from hagd.artifacts.s3 import S3Store
+from hagd.errors import UnavailableError
 from hagd.events.kafka.admin import Durability, create_topics, plan_topics
 from hagd.events.kafka.log import KafkaEventLog
 from hagd.events.topics import fact_topic
@@ -46,7 +48,9 @@ class Service:
 
         def route() -> None:
             while not self.stop.is_set():
-                router.step()
+                # A rebalance that takes long counts as an outage, which a service waits out.
+                with suppress(UnavailableError):
+                    router.step()
 
         for spec in self.stages.values():
             leases = LeaseTable(self.store, clock)
