@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from numpy.lib.format import open_memmap
-from torch import Tensor
 
 from benchmarks.dictionaries.rival import rival_python
 from hagd.corpora.corpus import Windows
-from hagd.dictionaries.dictionary import Dictionary, keep_top
+from hagd.dictionaries.dictionary import Dictionary
+from hagd.dictionaries.formats.found import make_transcoder
 from hagd.models.language_model import LanguageModel
 from hagd.models.trunk import Passage, run_trunk
 
@@ -76,27 +75,16 @@ def train_rival(folder: Path, **asked: object) -> Mapping[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-class RivalDictionary(Dictionary):
-    """One that keeps the largest activations, whatever they write."""
-
-    def encode(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_feature"]:
-        """Give the sparse activations."""
-        return keep_top(self.pre_activations(x), torch.ones(self.n_features), self.k or self.n_features)
-
-
-def rival_dictionary(folder: Path, layer: int, k: int) -> RivalDictionary:
+def rival_dictionary(folder: Path, layer: int, k: int) -> Dictionary:
     """Read the weights that the rival left."""
     weights = {name: torch.from_numpy(value) for name, value in np.load(folder / "weights.npz").items()}
-    return RivalDictionary(
-        kind="transcoder",
-        layer=layer,
-        activation="relu",
-        k=k,
-        w_gate=None,
-        b_gate=None,
+    return make_transcoder(
+        layer,
         w_enc=weights["w_enc"],
         b_enc=weights["b_enc"],
         w_dec=weights["w_dec"],
         b_dec=weights["b_dec"],
         w_skip=weights.get("w_skip"),
+        k=k,
+        ranked_by="activation",
     )
