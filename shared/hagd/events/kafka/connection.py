@@ -12,11 +12,13 @@ from kafka import KafkaConsumer
 from kafka.errors import KafkaTimeoutError
 
 from hagd.errors import UnavailableError
+from hagd.events.kafka.header_names import accept_any_header_name
 from hagd.events.kafka.settings import KafkaSettings
 
 T = TypeVar("T")
 _KNOCK_SECONDS: Final = 2.0
 _DEFAULT_PORT: Final = 9092
+accept_any_header_name()
 
 
 def connect(kind: Callable[..., T], settings: KafkaSettings, **options: Any) -> T:

@@ -1,0 +1,210 @@
+"""The rows of a local graph: of all active features, or of those that most influence reaches.
+
+With a budget, layers are visited from the last to the first, so the influence of a layer's features is known, over all
+rows taken so far, before any of them gets a row. The choice is made without keeping a row; then the rows of what was
+chosen are taken again, on the chosen columns alone. So memory grows with the square of the budget, not with what is
+active.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from hagd.errors import InvalidInputError, NonFiniteError
+from hagd.graphs.local_graph import LocalGraph
+from hagd.attribution.columns import Columns
+from hagd.attribution.descent import Descent
+from hagd.attribution.frozen import FrozenPrompt, Stream
+from hagd.attribution.reading import Readers, read_features, read_targets
+from hagd.attribution.targets import Targets
+
+Progress = Callable[[float, float, str], None]
+
+CHUNK_CELLS: Final = 1 << 20
+"""Cells of the stream of the targets that go down together: few enough to stay near the processor."""
+MOST_TOGETHER: Final = 512
+"""Targets that go down together, at most."""
+
+
+@dataclass(frozen=True)
+class LocalGraphConfig:
+    """What decides the graph of a given prompt and targets."""
+
+    most_features: int | None = None
+    """Features with a node; None for all that are active."""
+    half: bool = False
+    """Products in bfloat16, sums in float32."""
+
+
+@dataclass(frozen=True)
+class PromptText:
+    """What a prompt is called."""
+
+    prompt: str
+    token_texts: tuple[str, ...]
+
+
+@torch.no_grad()
+def build_local_graph(
+    frozen: FrozenPrompt, text: PromptText, targets: Targets, config: LocalGraphConfig, progress: Progress
+) -> LocalGraph:
+    """Take the rows of targets and features.
+
+    Raises:
+        InvalidInputError: the number of features is not positive.
+        NonFiniteError: an edge is NaN or infinite.
+    """
+    if config.most_features is not None and config.most_features < 1:
+        raise InvalidInputError(f"a graph of {config.most_features} features", "ask for at least one")
+    silent = frozen.replay(nodes=False)
+    ends = read_targets(frozen, silent, targets)
+    everything = Columns.of(frozen)
+    if config.most_features is None or config.most_features >= everything.n_features:
+        keep, received = None, None
+        columns = everything
+    else:
+        keep, received = _choose(frozen, silent, ends, targets, everything, config, progress)
+        columns = Columns.of(frozen, keep)
+    which = [it.nonzero()[:, 0] for it in keep] if keep is not None else columns.chosen
+    rows, readers = _rows(frozen, silent, ends, columns, which, config, progress)
+    scalars = torch.cat([it.scalars for it in readers])
+    biases = torch.cat([it.biases for it in readers])
+    if not torch.isfinite(rows.sum()):
+        raise NonFiniteError("the attribution graph holds NaN or infinity", "check the weights of model and dictionaries")
+    left_out, left_out_abs = torch.zeros_like(scalars), torch.zeros_like(scalars)
+    if received is not None:
+        left_out = scalars - biases - rows.sum(1)
+        left_out_abs = (received - rows.abs().sum(1)).clamp_min(0)
+    values = torch.cat([layer.features.values[at] for layer, at in zip(frozen.layers, columns.chosen, strict=True)])
+    features = torch.stack([columns.layers, columns.positions, columns.ids], dim=1)
+    return LocalGraph(
+        prompt=text.prompt,
+        tokens=frozen.tokens.cpu().numpy(),
+        token_texts=text.token_texts,
+        n_layers=columns.n_layers,
+        features=features.cpu().numpy(),
+        activations=values.float().cpu().numpy(),
+        targets=targets.named,
+        rows=rows.cpu().numpy(),
+        scalars=scalars.float().cpu().numpy(),
+        biases=biases.float().cpu().numpy(),
+        left_out=left_out.float().cpu().numpy(),
+        left_out_abs=left_out_abs.float().cpu().numpy(),
+    )
+
+
+def chunks(readers: Readers, width: int, most: int = MOST_TOGETHER) -> Iterator[tuple[slice, Readers]]:
+    """Split targets, sorted by position, into those that go down together."""
+    start, positions = 0, readers.positions.tolist()
+    while start < len(positions):
+        count = 1
+        # A chunk is as deep as its last position.
+        while start + count < len(positions) and count < most:
+            if (count + 1) * (positions[start + count] + 1) * width > CHUNK_CELLS and count >= 16:
+                break
+            count += 1
+        rows = slice(start, start + count)
+        yield rows, readers.part(rows)
+        start += count
+
+
+def _rows(
+    frozen: FrozenPrompt,
+    silent: Stream,
+    ends: Readers,
+    columns: Columns,
+    which: Sequence[Int[Tensor, " _"]],
+    config: LocalGraphConfig,
+    progress: Progress,
+) -> tuple[Float[Tensor, "row column"], list[Readers]]:
+    """Take the rows of the features that have columns, then of the targets."""
+    descent = Descent(frozen, columns, half=config.half)
+    n_rows, width = columns.n_features + len(ends), frozen.embed.shape[1]
+    # Pages that nothing is written to, half of them, take no memory.
+    rows = torch.zeros(n_rows, len(columns), dtype=frozen.embed.dtype, device=frozen.embed.device)
+    found: list[Readers] = []
+    done = 0
+    for layer, at in enumerate(which):
+        readers = read_features(frozen, silent, layer, at) if len(at) else None
+        if readers is None:
+            continue
+        found.append(readers)
+        for part, some in chunks(readers, width):
+            descent.run(some.vectors, some.positions, some.site, rows[done + part.start : done + part.stop])
+            progress(done + part.stop, n_rows, f"edges of {n_rows} nodes, layer {layer}")
+        done += len(readers)
+    descent.run(ends.vectors, ends.positions, ends.site, rows[done:])
+    return rows, [*found, ends]
+
+
+def _choose(
+    frozen: FrozenPrompt,
+    silent: Stream,
+    ends: Readers,
+    targets: Targets,
+    columns: Columns,
+    config: LocalGraphConfig,
+    progress: Progress,
+) -> tuple[list[Bool[Tensor, " _"]], Float[Tensor, " row"]]:
+    """Choose features by the influence that reaches them.
+
+    Result: by layer, which active features are chosen; and what each row of the graph receives in absolute value from
+    all sources.
+    """
+    descent = Descent(frozen, columns, half=config.half)
+    budget = left = int(config.most_features or 0)
+    influence = torch.zeros(len(columns), dtype=torch.float64, device=frozen.embed.device)
+    width = frozen.embed.shape[1]
+    buffer = torch.empty(0, device=frozen.embed.device)
+
+    def take(readers: Readers, reached: Float[Tensor, " row"]) -> Float[Tensor, " row"]:
+        nonlocal buffer
+        received = torch.empty(len(readers), device=frozen.embed.device)
+        most = max(16, min(MOST_TOGETHER, _BUFFER_CELLS // len(columns)))
+        for part, some in chunks(readers, width, most):
+            if buffer.numel() < len(some) * len(columns):
+                buffer = torch.empty(len(some) * len(columns), device=frozen.embed.device)
+            out = buffer[: len(some) * len(columns)].view(len(some), -1).zero_()
+            descent.run(some.vectors, some.positions, some.site, out)
+            absolute = out.abs_()
+            received[part] = absolute.sum(1)
+            share = reached[part].float() / received[part].clamp_min(1e-30)
+            influence.add_(share @ absolute)
+        return received
+
+    keep = [torch.zeros(len(it), dtype=torch.bool, device=it.device) for it in columns.chosen]
+    weights = torch.tensor([target.weight for target in targets.named], device=frozen.embed.device)
+    received = [take(ends, weights)]
+    for layer in reversed(range(columns.n_layers)):
+        here = columns.of_layer(layer)
+        if left == 0 or here.start == here.stop:
+            continue
+        best = influence[: here.stop].topk(min(left, here.stop))
+        chosen = best.indices[(best.indices >= here.start) & (best.values > 0)].sort().values - here.start
+        if len(chosen) == 0:
+            continue
+        keep[layer][chosen] = True
+        left -= len(chosen)
+        received.append(take(read_features(frozen, silent, layer, chosen), influence[here][chosen]))
+        progress(budget - left, budget, f"choosing {budget} of {columns.n_features} features, layer {layer}")
+    return keep, torch.cat(list(reversed(received)))
+
+
+_BUFFER_CELLS: Final = 1 << 27
+"""Rows over all columns that are held while features are chosen."""
+
+
+def left_out_influence(graph: LocalGraph) -> float:
+    """Give the share of all flow into targets and features that comes from features without a node.
+
+    It bounds what is missed: the influence of any node is at most this much larger when all features have nodes, as a
+    share of the flow.
+    """
+    received = np.abs(graph.rows).sum(1) + graph.left_out_abs
+    total = float(received.sum())
+    return float(graph.left_out_abs.sum()) / total if total else 0.0

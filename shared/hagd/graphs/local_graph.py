@@ -1,0 +1,93 @@
+"""The attribution graph of one prompt: exact direct effects between what is active on it.
+
+Sources, the columns: features by (layer, position, id), errors by (layer, position), tokens. Targets, the rows: the
+same features, then what the graph ends at (logits, usually). Errors and tokens are sources only, so they have no
+rows. The order is that of circuit-tracer, whose square matrix `LocalGraph.adjacency` gives.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+
+@dataclass(frozen=True)
+class GraphTarget:
+    """Something that a graph ends at: a direction read behind the final norm at the last position."""
+
+    name: str
+    weight: float
+    """Its part in influence: the probability of a logit. Those of all targets need not sum to 1."""
+    token: int | None = None
+    """The token of a logit; None for a difference or a vector."""
+
+
+@dataclass(frozen=True)
+class LocalGraph:
+    """Edges into every row from every column. Units: of the target's scalar."""
+
+    prompt: str
+    """The text, or an empty one where only tokens were given."""
+    tokens: Int[np.ndarray, " pos"]
+    token_texts: tuple[str, ...]
+    n_layers: int
+    features: Int[np.ndarray, "feature 3"]
+    """(layer, position, id) of each feature, ascending."""
+    activations: Float[np.ndarray, " feature"]
+    targets: tuple[GraphTarget, ...]
+    rows: Float[np.ndarray, "row column"]
+    """Gradient of the row's scalar where the column writes, times what it writes; patterns, denominators and gates
+    frozen. A feature's scalar is its pre-activation, behind its frozen gate if it has one."""
+    scalars: Float[np.ndarray, " row"]
+    """What the scalar of each row was in the run: the sum of its edges, `biases` and `left_out`."""
+    biases: Float[np.ndarray, " row"]
+    """The part of the scalar that comes from biases and position embeddings, which are no nodes."""
+    left_out: Float[np.ndarray, " row"]
+    """The part of the scalar that comes from active features without a column; 0 where all have one."""
+    left_out_abs: Float[np.ndarray, " row"]
+    """The sum of the absolute values of those edges."""
+    provenance: dict[str, str] = field(default_factory=dict[str, str])
+    """What it was made with: digests of model and dictionaries."""
+
+    def __post_init__(self) -> None:
+        n_rows, n_columns = len(self.features) + len(self.targets), len(self.features) + self.n_errors + self.n_pos
+        if self.rows.shape != (n_rows, n_columns):
+            raise ValueError(f"rows are of shape {self.rows.shape}, expected {(n_rows, n_columns)}")
+
+    @property
+    def n_pos(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def n_features(self) -> int:
+        return len(self.features)
+
+    @property
+    def n_errors(self) -> int:
+        return self.n_layers * self.n_pos
+
+    @property
+    def n_nodes(self) -> int:
+        return self.rows.shape[1] + len(self.targets)
+
+    @property
+    def weights(self) -> Float[np.ndarray, " target"]:
+        """Give the weights of the targets."""
+        return np.array([target.weight for target in self.targets], dtype=np.float32)
+
+    @cached_property
+    def layer_starts(self) -> Int[np.ndarray, " layer_and_end"]:
+        """Give the number of the first feature of each layer; the last entry is the number of features."""
+        return np.searchsorted(self.features[:, 0], np.arange(self.n_layers + 1))
+
+    def rows_of_nodes(self) -> Shaped[np.ndarray, " row"]:
+        """Give the node that each row belongs to, among columns and then targets."""
+        features, columns = np.arange(self.n_features), self.rows.shape[1]
+        return np.concatenate([features, np.arange(columns, columns + len(self.targets))])
+
+    def adjacency(self) -> Float[np.ndarray, "node node"]:
+        """Give the square matrix over features, errors, tokens and targets; of errors and tokens the rows are zero."""
+        square = np.zeros((self.n_nodes, self.n_nodes), dtype=self.rows.dtype)
+        square[self.rows_of_nodes(), : self.rows.shape[1]] = self.rows
+        return square
