@@ -11,7 +11,7 @@ PYTEST_FLAGS ?=
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup demo demo-llm servers test test-servers soak check gen docs format constraints bench-circuits bench-runtime bench-dictionaries train-membership browser clean
+.PHONY: help setup demo demo-llm servers test test-servers soak check gen docs format constraints bench-circuits bench-runtime bench-dictionaries bench-attribution train-membership browser clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -107,6 +107,9 @@ bench-runtime: servers  ## what the runtime costs over real Kafka and MinIO; at 
 
 bench-dictionaries: $(MODEL)  ## training dictionaries, beside eai-sparsify; an hour and a half
 	$(BIN)/python -m benchmarks.dictionaries
+
+bench-attribution: $(MODEL)  ## graphs of one prompt, beside circuit-tracer; ten minutes
+	$(BIN)/python -m benchmarks.attribution
 
 train-membership: $(READY)  ## retrain the graph network that ships with the package
 	$(BIN)/python -m hagd_traversal.membership.training

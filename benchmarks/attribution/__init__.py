@@ -1,1 +1,1 @@
-"""Local attribution graphs beside circuit-tracer, which runs from an environment of its own (`make bench-attribution`)."""
+"""Graphs of one prompt beside circuit-tracer, which runs from an environment of its own (`make bench-attribution`)."""

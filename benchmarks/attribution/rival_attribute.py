@@ -10,6 +10,7 @@ import resource
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from circuit_tracer.attribution.attribute import attribute  # pyright: ignore[reportMissingImports]
@@ -36,7 +37,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     model, tokens = load(asked.folder)
-    attribute(tokens[:4], model, batch_size=4)
+    graph: Any = attribute(tokens[:4], model, batch_size=4)
     seconds: dict[int, float] = {}
     for batch in asked.batches:
         for _ in range(asked.repeats):
@@ -44,7 +45,7 @@ def main() -> None:
             graph = attribute(tokens, model, batch_size=batch)
             seconds[batch] = min(seconds.get(batch, float("inf")), time.perf_counter() - begun)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    answer = {"seconds": seconds, "memory_bytes": memory}
+    answer: dict[str, Any] = {"seconds": seconds, "memory_bytes": memory}
     found = {
         "adjacency": graph.adjacency_matrix.contiguous(),
         "features": graph.active_features[graph.selected_features].contiguous(),
@@ -60,7 +61,7 @@ def main() -> None:
     print(json.dumps(answer))
 
 
-def load(folder: Path) -> tuple[TransformerLensReplacementModel, torch.Tensor]:
+def load(folder: Path) -> tuple[Any, torch.Tensor]:
     """Give the model with its dictionaries, and the prompt."""
     shape = json.loads((folder / "config.json").read_text())
     module = LlamaForCausalLM(LlamaConfig(**shape))
@@ -102,7 +103,9 @@ def load(folder: Path) -> tuple[TransformerLensReplacementModel, torch.Tensor]:
         config, TranscoderSet(transcoders, "mlp.hook_in", "mlp.hook_out")
     )
     model.load_state_dict(_renamed(convert_llama_weights(module, config)), strict=False)
-    model.tokenizer = SimpleNamespace(decode=str, all_special_ids=[0], padding_side="right", pad_token_id=None, vocab_size=config.d_vocab)
+    model.tokenizer = SimpleNamespace(
+        decode=str, all_special_ids=[0], padding_side="right", pad_token_id=None, vocab_size=config.d_vocab
+    )
     return model, parts["tokens"]
 
 

@@ -6,10 +6,10 @@ Both sides read them from the same files.
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -18,7 +18,7 @@ from hagd.models.architectures import convert
 from hagd.models.language_model import LanguageModel
 from hagd.models.trunk import Passage, run_trunk
 
-SHAPE: Final = {
+SHAPE: Final[dict[str, Any]] = {
     "vocab_size": 1024,
     "hidden_size": 256,
     "head_dim": 32,
@@ -46,7 +46,8 @@ class Subject:
         """Write weights for the rival."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(SHAPE))
-        save_file({name: it.clone().contiguous() for name, it in module.state_dict().items()}, folder / "model.safetensors")
+        weights = {name: it.clone().contiguous() for name, it in module.state_dict().items()}
+        save_file(weights, folder / "model.safetensors")
         parts = {
             f"{layer}.{name}": getattr(it, name).contiguous()
             for layer, it in self.dictionaries.items()
@@ -80,7 +81,22 @@ def make_subject(module: LlamaForCausalLM, n_pos: int, active: int, seed: int) -
         w_dec = torch.randn(N_FEATURES, width, generator=generator) / width**0.5
         zeros = torch.zeros(width)
         b_enc = torch.full((N_FEATURES,), float(bias))
-        dictionaries[layer] = Dictionary("transcoder", layer, "relu", None, None, None, w_enc, b_enc, w_dec, zeros, None)
+        dictionaries[layer] = _relu(layer, w_enc, b_enc, w_dec, zeros)
 
     run_trunk(model, tokens[None], visit)
     return Subject(model, dictionaries, tokens)
+
+
+def load_subject(folder: Path) -> Subject:
+    """Read what `Subject.save` wrote."""
+    module = LlamaForCausalLM(LlamaConfig(**SHAPE, attn_implementation="eager")).eval()
+    module.load_state_dict(load_file(folder / "model.safetensors"))
+    parts = load_file(folder / "dictionaries.safetensors")
+    names = ("w_enc", "b_enc", "w_dec", "b_dec")
+    layers = range(SHAPE["num_hidden_layers"])
+    dictionaries = {layer: _relu(layer, *(parts[f"{layer}.{name}"] for name in names)) for layer in layers}
+    return Subject(convert(module), dictionaries, parts["tokens"])
+
+
+def _relu(layer: int, w_enc: Tensor, b_enc: Tensor, w_dec: Tensor, b_dec: Tensor) -> Dictionary:
+    return Dictionary("transcoder", layer, "relu", None, None, None, w_enc, b_enc, w_dec, b_dec, None)

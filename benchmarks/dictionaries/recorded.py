@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.lib.format import open_memmap
 
-from benchmarks.dictionaries.rival import rival_python
+from benchmarks.rivals import SPARSIFY, rival_python
 from hagd.corpora.corpus import Windows
 from hagd.dictionaries.dictionary import Dictionary
 from hagd.dictionaries.formats.found import make_transcoder
@@ -67,7 +67,7 @@ def _array(path: Path, shape: tuple[int, int]) -> np.memmap:
 
 def train_rival(folder: Path, **asked: object) -> Mapping[str, float]:
     """Train eai-sparsify on a recorded layer; give what it answers. `rival_train.py` lists what may be asked."""
-    command = [str(rival_python()), str(HERE / "rival_train.py"), str(folder)]
+    command = [str(rival_python(*SPARSIFY)), str(HERE / "rival_train.py"), str(folder)]
     for name, value in asked.items():
         command += [f"--{name.replace('_', '-')}"] if value is True else [f"--{name.replace('_', '-')}", str(value)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "SPARSIFY_DISABLE_TRITON": "1"}

@@ -16,8 +16,8 @@ from typing import Final
 
 import torch
 
-from benchmarks.dictionaries.rival import rival_python
 from benchmarks.dictionaries.size import Size
+from benchmarks.rivals import SPARSIFY, rival_python
 from benchmarks.tables import Row
 from hagd.dictionaries.dictionary import Dictionary
 from hagd_transcoder.domain.sparse.step import Encoder, sparse_step
@@ -30,7 +30,7 @@ HERE: Final = Path(__file__).parent
 
 def measure_steps() -> list[Row]:
     """Measure every size; give the rows."""
-    python, rows = rival_python(), list[Row]()
+    python, rows = rival_python(*SPARSIFY), list[Row]()
     for size in SIZES:
         name = f"d={size.width}, F={size.features}, k={size.k}"
         seconds = [_round(size, python) for _ in range(ROUNDS)]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hagd.errors import InvalidInputError
+from hagd.pipeline.local_files import digest_of_file
 from hagd.tasks.configs import resolved_fields
 
 WEIGHT_FILES = ("*.safetensors", "*.gguf", "config.json", "tokenizer*", "vocab.json", "merges.txt")
@@ -107,20 +108,6 @@ def checked_seed(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise InvalidInputError(f"a seed must be a whole number from 0, not {value!r}", "give another seed")
     return value
-
-
-def digest_of_file(path: str) -> str:
-    """Give sha256 of a file.
-
-    Raises:
-        InvalidInputError: it cannot be read.
-    """
-    try:
-        with Path(path).expanduser().open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InvalidInputError(f"{path} cannot be read: {reason}", "check the path") from error
 
 
 def _digest_of_folder(folder: Path) -> str:

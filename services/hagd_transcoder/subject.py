@@ -11,13 +11,13 @@ from typing import Any, cast
 
 from hagd.errors import InvalidInputError, UsageError
 from hagd.pipeline.contract import Config, StageSpec
+from hagd.pipeline.local_files import digest_of_file
 from hagd.tasks.configs import parse_config, resolved_fields
 from hagd.tasks.registry import TaskEntry, find_task
 from hagd_transcoder.model_source import (
     PretrainedSource,
     TrainedSource,
     checked_seed,
-    digest_of_file,
     identify_model,
     parse_model,
     refuse_unknown,

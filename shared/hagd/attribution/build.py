@@ -10,23 +10,29 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hagd.errors import InvalidInputError, NonFiniteError
-from hagd.graphs.local_graph import LocalGraph
 from hagd.attribution.columns import Columns
 from hagd.attribution.descent import Descent
 from hagd.attribution.frozen import FrozenPrompt, Stream
 from hagd.attribution.reading import Readers, read_features, read_targets
 from hagd.attribution.targets import Targets
+from hagd.errors import InvalidInputError, NonFiniteError
+from hagd.graphs.local_graph import LocalGraph
 
 Progress = Callable[[float, float, str], None]
 
+
+def silent(_done: float, _total: float, _message: str) -> None:
+    """Report progress to nobody."""
+
+
 CHUNK_CELLS: Final = 1 << 20
 """Cells of the stream of the targets that go down together: few enough to stay near the processor."""
+BUFFER_CELLS: Final = 1 << 27
+"""Cells of the rows over all columns that are held while features are chosen."""
 MOST_TOGETHER: Final = 512
 """Targets that go down together, at most."""
 
@@ -75,7 +81,7 @@ def build_local_graph(
     scalars = torch.cat([it.scalars for it in readers])
     biases = torch.cat([it.biases for it in readers])
     if not torch.isfinite(rows.sum()):
-        raise NonFiniteError("the attribution graph holds NaN or infinity", "check the weights of model and dictionaries")
+        raise NonFiniteError("the graph holds NaN or infinity", "check the weights of model and dictionaries")
     left_out, left_out_abs = torch.zeros_like(scalars), torch.zeros_like(scalars)
     if received is not None:
         left_out = scalars - biases - rows.sum(1)
@@ -165,7 +171,7 @@ def _choose(
     def take(readers: Readers, reached: Float[Tensor, " row"]) -> Float[Tensor, " row"]:
         nonlocal buffer
         received = torch.empty(len(readers), device=frozen.embed.device)
-        most = max(16, min(MOST_TOGETHER, _BUFFER_CELLS // len(columns)))
+        most = max(16, min(MOST_TOGETHER, BUFFER_CELLS // len(columns)))
         for part, some in chunks(readers, width, most):
             if buffer.numel() < len(some) * len(columns):
                 buffer = torch.empty(len(some) * len(columns), device=frozen.embed.device)
@@ -193,18 +199,3 @@ def _choose(
         received.append(take(read_features(frozen, silent, layer, chosen), influence[here][chosen]))
         progress(budget - left, budget, f"choosing {budget} of {columns.n_features} features, layer {layer}")
     return keep, torch.cat(list(reversed(received)))
-
-
-_BUFFER_CELLS: Final = 1 << 27
-"""Rows over all columns that are held while features are chosen."""
-
-
-def left_out_influence(graph: LocalGraph) -> float:
-    """Give the share of all flow into targets and features that comes from features without a node.
-
-    It bounds what is missed: the influence of any node is at most this much larger when all features have nodes, as a
-    share of the flow.
-    """
-    received = np.abs(graph.rows).sum(1) + graph.left_out_abs
-    total = float(received.sum())
-    return float(graph.left_out_abs.sum()) / total if total else 0.0

@@ -37,7 +37,8 @@ class Columns:
             for number, it in enumerate(found)
         ]
         counts = [
-            np.bincount(it.positions[which].cpu().numpy(), minlength=n_pos) for it, which in zip(found, chosen, strict=True)
+            np.bincount(it.positions[which].cpu().numpy(), minlength=n_pos)
+            for it, which in zip(found, chosen, strict=True)
         ]
         ends = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
         starts = np.array([ends[n_pos * layer : n_pos * (layer + 1) + 1] for layer in range(len(found))])

@@ -23,6 +23,7 @@ from torch import Tensor
 from hagd.attribution.columns import Columns
 from hagd.attribution.frozen import FrozenPrompt
 from hagd.models.language_model import Norm
+from hagd.models.precision import multiplies_bfloat16
 
 _LONGEST_COORDINATES: Final = 1.5
 """Coordinates are kept until they are this many times longer than a vector of the stream, which costs a product to
@@ -112,12 +113,12 @@ class Descent:
         Args:
             frozen: the prompt.
             columns: the sources.
-            half: whether products are taken in bfloat16; sums stay float32.
+            half: whether products are taken in bfloat16 where the device has instructions for it; sums stay float32.
         """
         self.columns = columns
         self.parallel = frozen.model.config.parallel_residual
         self._frozen = frozen
-        self._dtype = torch.bfloat16 if half else frozen.model.dtype
+        self._dtype = torch.bfloat16 if half and multiplies_bfloat16(frozen.model.device) else frozen.model.dtype
         bounds = torch.from_numpy(columns.starts - columns.starts[:, :1]).to(frozen.embed.device)
         self._behind = bounds[:, 1:] + torch.arange(columns.n_pos, device=bounds.device)
         """By layer and position: where the error stands among what the layer writes."""
@@ -168,8 +169,8 @@ class Descent:
     def _hear_tokens(self) -> Float[Tensor, "pair d_model"]:
         """Give what the heads of the first block write at each position about each token before it.
 
-        There are so few sources below that block, in a prompt that is not long, that going down to them one by one costs
-        less than running its heads backwards. By query position, then key position.
+        There are so few sources below that block, in a prompt that is not long, that going down to them one by one
+        costs less than running its heads backwards. By query position, then key position.
         """
         block, n_pos = self._blocks[0], self.columns.n_pos
         group = block.pattern.shape[1]
@@ -183,21 +184,21 @@ class Descent:
             pairs += weight[:, None] * write[keys]
         return pairs
 
-    def _meet_heard_tokens(self, state: _State, rows: Standing, out: Float[Tensor, "row column"]) -> None:
-        """Add the edges from tokens through the heads of the first block."""
+    def _meet_heard_tokens(
+        self, heard: Float[Tensor, "pair d_model"], state: _State, rows: Standing, out: Float[Tensor, "row column"]
+    ) -> None:
+        """Add the edges from tokens through the heads of the first block, which `_hear_tokens` gave."""
         if state.layers not in self._token_views:
-            assert self._tokens_heard is not None
-            pairs = self._tokens_heard
+            pairs = heard
             if state.layers:
-                pairs = pairs @ torch.cat([self._blocks[layer].w_v for layer in state.layers]).T
+                pairs = heard @ torch.cat([self._blocks[layer].w_v for layer in state.layers]).T
             self._token_views[state.layers] = tuple(part.T for part in pairs.split(self._lengths))
         read = self._read(state)
         met = read.new_zeros(len(rows.positions), rows.n_pos)
         for pos, (seeing, part) in enumerate(zip(rows.seeing, self._token_views[state.layers], strict=False)):
             met[seeing:, : pos + 1].addmm_(read[pos, seeing:], part)
         if state.points is not None:
-            assert self._tokens_heard is not None
-            points, whole = state.points.to(self._dtype), self._tokens_heard.split(self._lengths)
+            points, whole = state.points.to(self._dtype), heard.split(self._lengths)
             for pos, first, last in rows.groups:
                 met[first:last, : pos + 1].addmm_(points[first:last], whole[pos].T)
         at = self.columns.token()
@@ -250,8 +251,7 @@ class Descent:
     def meet_points(
         self, points: Float[Tensor, "row d_model"], rows: Standing, layer: int | None, out: Float[Tensor, "row column"]
     ) -> None:
-        """Add the edges from what the MLP of a layer, or the embedding (None), writes at single positions, one per row.
-        """
+        """Add the edges from what an MLP, or the embedding (None), writes at single positions, one per row."""
         self._meet_points(points, rows, layer, out, added=True)
 
     def past_mlp(
@@ -266,11 +266,13 @@ class Descent:
     def carried(
         self, points: Float[Tensor, "row d_model"], rows: Standing, layer: int, head: int | None = None
     ) -> Float[Tensor, "pos row kv_width"]:
-        """Give what the heads of a block, or one of them, carry from single positions, one per row, to all before them,
-        as coordinates in the span of the block's values.
+        """Give what the heads of a block, or one of them, carry from single positions, one per row, to all before them.
+
+        Result: coordinates in the span of the block's values.
         """
         pattern = self._blocks[layer].pattern
-        z = (points.to(self._dtype) @ self._blocks[layer].w_o).unflatten(1, (*pattern.shape[:2], -1)).permute(1, 2, 0, 3)
+        z = points.to(self._dtype) @ self._blocks[layer].w_o
+        z = z.unflatten(1, (*pattern.shape[:2], -1)).permute(1, 2, 0, 3)
         if head is not None:
             only = torch.zeros_like(z)
             only.flatten(0, 1)[head] = z.flatten(0, 1)[head]
@@ -298,15 +300,15 @@ class Descent:
             beside = self._beside_mlp(state, rows, number)
             if beside is not None and not self.parallel:
                 state.coordinates += beside
+            taken: Tensor | None = None
             if number == 0 and self._tokens_heard is not None:
-                self._meet_heard_tokens(state, rows, out)
-                carried = None
+                self._meet_heard_tokens(self._tokens_heard, state, rows, out)
             else:
-                carried = self._mixed(self._read(state), state.points, view, rows, number)
+                taken = self._mixed(self._read(state), state.points, view, rows, number)
             if beside is not None and self.parallel:
                 state.coordinates += beside
-            if carried is not None:
-                self._take_in(state, carried, rows, number)
+            if taken is not None:
+                self._take_in(state, taken, rows, number)
         self._meet_tokens(state, rows, out)
 
     def _begin(
@@ -340,9 +342,7 @@ class Descent:
             return None
         return (state.coordinates * block.skip_scale[: rows.n_pos, None]).to(self._dtype) @ block.skip
 
-    def _take_in(
-        self, state: _State, carried: Float[Tensor, "pos row kv_width"], rows: Standing, layer: int
-    ) -> None:
+    def _take_in(self, state: _State, carried: Float[Tensor, "pos row kv_width"], rows: Standing, layer: int) -> None:
         """Add to a state what the heads of a block carry."""
         length = len(state.layers) * self._kv_width
         if state.layers and length + self._kv_width <= state.coordinates.shape[2]:

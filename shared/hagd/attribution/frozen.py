@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hagd.attribution.replacement import Replacement
 from hagd.errors import InvalidInputError, NonFiniteError
 from hagd.models.attention import attend, project_heads
 from hagd.models.language_model import LanguageModel, Norm
-from hagd.attribution.replacement import Replacement
 
 READ_BACK_TOLERANCE: Final = 1e-3
 """Largest difference between the linear view and the run, relative to the largest entry of the residual stream."""

@@ -25,9 +25,7 @@ class Readers:
 
     def part(self, rows: slice) -> "Readers":
         """Give some of them."""
-        return Readers(
-            self.vectors[rows], self.positions[rows], self.site, self.scalars[rows], self.biases[rows]
-        )
+        return Readers(self.vectors[rows], self.positions[rows], self.site, self.scalars[rows], self.biases[rows])
 
     def __len__(self) -> int:
         return len(self.positions)

@@ -22,7 +22,8 @@ class ScoreAttribution:
 
     score: float
     pairs: Float[Tensor, "query_side key_side"]
-    """Contribution of every pair of columns; the last row and column are biases. They sum to `score`."""
+    """Contribution of every pair of columns; the last two rows and columns are active features without a column, and
+    biases. They sum to `score`."""
 
 
 @torch.no_grad()
@@ -63,8 +64,8 @@ def _side(
     pos: int,
     weights: Float[Tensor, "d_model d_head"],
     bias: Float[Tensor, " d_head"] | None,
-) -> Float[Tensor, "d_head column_and_bias"]:
-    """Give every coordinate of a query or key, turned to its position, as a sum over columns and biases."""
+) -> Float[Tensor, "d_head part"]:
+    """Give every coordinate of a query or key, turned to its position: by column, of other features, of biases."""
     norm, state = frozen.model.blocks[layer].norm_attention, frozen.layers[layer]
     directions, own = weights.T, weights.new_zeros(weights.shape[1]) if bias is None else bias
     if norm.bias is not None:
@@ -80,4 +81,5 @@ def _side(
     edges = vectors.new_zeros(len(vectors), len(descent.columns))
     positions = torch.full((len(vectors),), pos, device=weights.device)
     descent.run(vectors, positions, Site(layer, between=False), edges)
-    return torch.cat([edges, (vectors @ silent + own)[:, None]], dim=1)
+    others = vectors @ (frozen.stream.before_attention[layer][pos] - silent) - edges.sum(1)
+    return torch.cat([edges, others[:, None], (vectors @ silent + own)[:, None]], dim=1)

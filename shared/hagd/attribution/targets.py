@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hagd.attribution.frozen import FrozenPrompt
 from hagd.errors import InvalidInputError
 from hagd.graphs.local_graph import GraphTarget
-from hagd.attribution.frozen import FrozenPrompt
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""`hagd graph build|export`: the attribution graph and its hierarchy."""
+"""`hagd graph build|export`: the attribution graph of a task and its hierarchy, or the graph of one prompt.
+
+What is done with the graph of one prompt stands in `tracing.py`.
+"""
 
 from enum import StrEnum
 from pathlib import Path
@@ -19,11 +22,17 @@ from hagd.cli.options import (
     with_settings,
 )
 from hagd.cli.output import say, write_fields, write_json, write_table
+from hagd.cli.tracing import build_trace, heads, prune, qk, take_in, write_neuronpedia
+from hagd.errors import UsageError
 
 if TYPE_CHECKING:
     from hagd.extraction.settings import Settings
 
 app = typer.Typer(help="Attribution graphs and their hierarchies.", no_args_is_help=True)
+app.command("import")(take_in)
+app.command()(prune)
+app.command()(heads)
+app.command()(qk)
 
 
 class GraphFormat(StrEnum):
@@ -33,6 +42,7 @@ class GraphFormat(StrEnum):
     graphml = "graphml"
     dot = "dot"
     csv = "csv"
+    neuronpedia = "neuronpedia"
 
 
 FormatOption = Annotated[GraphFormat, typer.Option("--format", "-f", help="File format.")]
@@ -43,6 +53,17 @@ ToOption = Annotated[Path | None, typer.Option("--to", "-o", help="File to write
 @with_settings
 def build(
     settings: "Settings",
+    text: Annotated[str | None, typer.Option(help="One prompt to trace, in place of a task.")] = None,
+    dictionaries: Annotated[
+        str, typer.Option(help="Of --text: neurons, or a folder of dictionaries in any layout that convert reads.")
+    ] = "neurons",
+    target: Annotated[
+        list[str], typer.Option(help="Of --text: token that the graph ends at; the likeliest by default. Repeatable.")
+    ] = [],  # noqa: B006  # typer copies it
+    against: Annotated[str | None, typer.Option(help="Of --text: token whose logit is taken away.")] = None,
+    nodes: Annotated[
+        int | None, typer.Option(min=1, help="Of --text: features with a node, by influence; all by default.")
+    ] = None,
     out: OutOption = None,
     store: StoreOption = None,
     threads: ThreadsOption = None,
@@ -50,9 +71,18 @@ def build(
     quiet: QuietFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Build the attribution graph of a task and its hierarchy, and stop there."""
+    """Build the attribution graph of a task and its hierarchy, and stop there; or, with --text, that of one prompt."""
     from hagd.extraction.plan import build_plan, default_folder, use_of  # noqa: PLC0415
+    from hagd.extraction.prompt_plan import PromptSettings  # noqa: PLC0415
 
+    if text is not None:
+        if use:
+            raise UsageError("--text and --use exclude each other", "a prompt is traced by stages of its own")
+        asked = PromptSettings(text, dictionaries, tuple(target), against, nodes)
+        build_trace(settings, asked, out, store=store, threads=threads, quiet=quiet, as_json=as_json)
+        return
+    if target or against is not None or nodes is not None or dictionaries != "neurons":
+        raise UsageError("--dictionaries, --target, --against and --nodes belong to --text", "add --text")
     plan = build_plan(settings, upto="coarsening", use=use_of(use))
     folder = out or default_folder(settings, plan)
     state = run_plan(folder, plan, "graph-build", store=store, threads=threads, quiet=quiet)
@@ -87,8 +117,11 @@ def export(
     to: ToOption = None,
     run_id: RunIdOption = None,
 ) -> None:
-    """Write the attribution graph for other tools."""
+    """Write the attribution graph for other tools; `neuronpedia` is for that of one prompt."""
     from hagd.extraction.drawing import network_of_graph, write_network  # noqa: PLC0415
     from hagd.extraction.result import Extraction  # noqa: PLC0415
 
+    if form is GraphFormat.neuronpedia:
+        write_neuronpedia(run, to, run_id)
+        return
     write_network(network_of_graph(Extraction.open(run, run_id).graph), form.value, to)

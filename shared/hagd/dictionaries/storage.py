@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from hagd.artifacts.document import Document
+from hagd.dictionaries import cross_layer
+from hagd.dictionaries.cross_layer import CrossLayerTranscoder, cross_layer_from_document
 from hagd.dictionaries.dictionary import Dictionary, DictionaryKind, Ranking
 from hagd.errors import CorruptArtifactError
 from hagd.models.language_model import ACTIVATIONS
@@ -48,6 +50,13 @@ def dictionaries_from_document(document: Document) -> dict[int, Dictionary]:
         raise CorruptArtifactError(
             f"the dictionaries lack a part: {error}", "run the transcoder stage again"
         ) from error
+
+
+def any_dictionaries_from_document(document: Document) -> dict[int, Dictionary] | CrossLayerTranscoder:
+    """Read dictionaries of layers, or a transcoder across layers; errors as in `dictionaries_from_document`."""
+    if document.content.get("schema") == cross_layer.SCHEMA:
+        return cross_layer_from_document(document)
+    return dictionaries_from_document(document)
 
 
 def _read(document: Document, entry: Mapping[str, Any]) -> Dictionary:

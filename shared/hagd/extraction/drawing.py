@@ -75,7 +75,11 @@ def write_network(network: Network, form: str, to: Path | None) -> None:
     Raises:
         StoreFullError, UnavailableError: the file cannot be written.
     """
-    text = _WRITERS[form](network)
+    write_text(_WRITERS[form](network), to)
+
+
+def write_text(text: str, to: Path | None) -> None:
+    """Write text to a file, or to stdout; errors as in `write_network`."""
     if to is None:
         sys.stdout.write(text)
         sys.stdout.flush()

@@ -99,9 +99,7 @@ def prune(graph: LocalGraph, node_share: float = 0.8, edge_share: float = 0.98) 
 _TINY = 1e-10
 
 
-def _influence(
-    graph: LocalGraph, rows: Float[Tensor, "row column"], starts: Tensor
-) -> Float[Tensor, " column"]:
+def _influence(graph: LocalGraph, rows: Float[Tensor, "row column"], starts: Tensor) -> Float[Tensor, " column"]:
     """Give the influence of the columns of some rows; `starts` numbers the first row and column of each layer."""
     bounds: list[int] = starts.tolist()
     targets = rows[bounds[-1] :]
@@ -158,3 +156,22 @@ def _cumulative(values: Float[Tensor, " entry"]) -> Float[Tensor, " entry"]:
     out = torch.zeros_like(values)
     out[order] = ordered.cumsum(0) / ordered.sum()
     return out
+
+
+def missed_influence(graph: LocalGraph) -> float:
+    """Give the influence that arrives at active features without a node, and is lost there.
+
+    No node's influence, counted over all active features, is larger than here by more than this. The weights of the
+    targets are its scale: of targets whose weights sum to 1, all of the flow is 1 at each depth.
+    """
+    rows = torch.from_numpy(graph.rows)
+    received = rows.abs().sum(1) + torch.from_numpy(graph.left_out_abs)
+    shares = rows.abs() / received.clamp_min(_TINY)[:, None]
+    bounds: list[int] = graph.layer_starts.tolist()
+    weights = torch.from_numpy(graph.weights)
+    influence = weights @ shares[bounds[-1] :]
+    for layer in reversed(range(graph.n_layers)):
+        here = slice(bounds[layer], bounds[layer + 1])
+        influence += influence[here] @ shares[here]
+    reached = torch.cat([influence[: graph.n_features], weights])
+    return float((reached * torch.from_numpy(graph.left_out_abs) / received.clamp_min(_TINY)).sum())

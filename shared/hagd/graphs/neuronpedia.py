@@ -178,7 +178,9 @@ def _read(content: Mapping[str, Any]) -> LocalGraph:
             raise ValueError("an edge is NaN or infinite")
         rows[row[link["target"]], column[link["source"]]] = weight
     targets = tuple(
-        GraphTarget(str(node.get("clerp") or node["feature"]), float(node.get("token_prob") or 0.0), int(node["feature"]))
+        GraphTarget(
+            str(node.get("clerp") or node["feature"]), float(node.get("token_prob") or 0.0), int(node["feature"])
+        )
         for node in logits
     )
     values = np.array([float(node.get("activation") or 0.0) for _, node in features], dtype=np.float32)

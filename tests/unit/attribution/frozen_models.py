@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from hagd.attribution.frozen import FrozenPrompt, freeze
+from hagd.attribution.replacement import Replacement
 from hagd.dictionaries.cross_layer import CrossLayerTranscoder
 from hagd.dictionaries.dictionary import Dictionary, neurons_of
 from hagd.models.language_model import ACTIVATIONS, LanguageModel, Norm
-from hagd.attribution.frozen import FrozenPrompt, freeze
-from hagd.attribution.replacement import Replacement
 from unit.hagd_coarsening.tiny import tiny_dictionary, tiny_model
 
 TOKENS = torch.tensor([3, 11, 7, 3, 19, 2])
@@ -109,9 +109,7 @@ class Simulation:
     def _written(self, number: int, heard: Tensor, scale: Mapping[Source, float]) -> Tensor:
         frozen = self._frozen
         layer, replacement = frozen.layers[number], frozen.replacement
-        out = torch.stack(
-            [scale.get(("error", number, pos, 0), 1.0) * layer.error[pos] for pos in range(frozen.n_pos)]
-        )
+        out = torch.stack([scale.get(("error", number, pos, 0), 1.0) * layer.error[pos] for pos in range(frozen.n_pos)])
         for source, w_dec in replacement.writers(number).items():
             active = frozen.layers[source].features
             for pos, name, value in zip(

@@ -5,10 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hagd.graphs.local_graph import LocalGraph
-from hagd.attribution.build import LocalGraphConfig, PromptText, build_local_graph
+from hagd.attribution.build import LocalGraphConfig, PromptText, build_local_graph, silent
 from hagd.attribution.frozen import FrozenPrompt
 from hagd.attribution.targets import LogitChoice, Targets, likeliest
+from hagd.graphs.local_graph import LocalGraph
 from unit.attribution.frozen_models import (
     ARCHITECTURES,
     DICTIONARIES,
@@ -26,7 +26,7 @@ def ends(frozen: FrozenPrompt) -> Targets:
 
 def graph_of(frozen: FrozenPrompt, most: int | None = None) -> LocalGraph:
     config = LocalGraphConfig(most_features=most)
-    return build_local_graph(frozen, PromptText("", ()), ends(frozen), config, lambda *_: None)
+    return build_local_graph(frozen, PromptText("", ()), ends(frozen), config, silent)
 
 
 def sources(graph: LocalGraph) -> list[Source]:
@@ -74,7 +74,11 @@ def test_a_chosen_part_has_the_edges_of_the_whole(architecture: str, kind: str) 
     assert part.left_out_abs == pytest.approx(abs(whole.rows[rows][:, others]).sum(1), abs=1e-5)
 
 
-@given(st.lists(st.integers(0, 22), min_size=1, max_size=9), st.sampled_from(ARCHITECTURES), st.sampled_from(list(DICTIONARIES)))
+@given(
+    st.lists(st.integers(0, 22), min_size=1, max_size=9),
+    st.sampled_from(ARCHITECTURES),
+    st.sampled_from(list(DICTIONARIES)),
+)
 @settings(max_examples=25, deadline=None)
 def test_nothing_flows_back_in_time_or_up_in_depth(tokens: list[int], architecture: str, kind: str) -> None:
     graph = graph_of(frozen_prompt(architecture, kind, torch.tensor(tokens)))

@@ -10,12 +10,13 @@ from typing import Any, Final
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.util import decode_varint
 
-_read_strictly: Final[Callable[[Any], Any]] = DefaultRecordBatch._read_msg
+_BATCH: Final[Any] = DefaultRecordBatch
+_read_strictly: Final[Callable[[Any], Any]] = _BATCH._read_msg
 
 
 def accept_any_header_name() -> None:
     """Make every consumer of this process read such records."""
-    DefaultRecordBatch._read_msg = _read_any
+    _BATCH._read_msg = _read_any
 
 
 def _read_any(batch: Any) -> Any:

@@ -20,7 +20,7 @@ class Raw(str):
 
     _name: bytes
 
-    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:  # noqa: ARG002 - as of any text
         return self._name
 
 

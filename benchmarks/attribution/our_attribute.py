@@ -1,0 +1,67 @@
+"""Build graphs from the files of a subject, in a process of its own like the rival. Answers one line of JSON."""
+
+import argparse
+import json
+import resource
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from benchmarks.attribution.subject import load_subject
+from hagd.attribution.build import LocalGraphConfig, PromptText, build_local_graph, silent
+from hagd.attribution.frozen import freeze
+from hagd.attribution.replacement import Replacement
+from hagd.attribution.targets import LogitChoice, likeliest
+from hagd.graphs.local_graph import LocalGraph
+from hagd.graphs.local_influence import missed_influence, prune
+
+
+def main() -> None:
+    """Measure what is asked for."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--nodes", type=int)
+    parser.add_argument("--half", action="store_true")
+    parser.add_argument("--prune", action="store_true")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    subject = load_subject(asked.folder)
+    replacement = Replacement(subject.dictionaries, subject.model)
+
+    def attribute() -> LocalGraph:
+        frozen = freeze(subject.model, replacement, subject.tokens, plain=1)
+        config = LocalGraphConfig(most_features=asked.nodes, half=asked.half)
+        return build_local_graph(frozen, PromptText("", ()), likeliest(frozen, LogitChoice()), config, silent)
+
+    graph, seconds = attribute(), list[float]()
+    for _ in range(asked.repeats):
+        begun = time.perf_counter()
+        graph = attribute()
+        seconds.append(time.perf_counter() - begun)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    answer = {"seconds": min(seconds), "memory_bytes": memory, "features": graph.n_features}
+    found = {
+        "rows": torch.from_numpy(graph.rows),
+        "features": torch.from_numpy(graph.features),
+        "row_nodes": torch.from_numpy(graph.rows_of_nodes()),
+        "logits": torch.tensor([target.token for target in graph.targets]),
+    }
+    if asked.nodes is not None:
+        answer["missed_influence"] = missed_influence(graph)
+    if asked.prune:
+        # The rival drops what MLPs write at the first position; pruning is compared on the same graph.
+        for layer in range(graph.n_layers):
+            graph.rows[:, graph.n_features + layer * graph.n_pos] = 0
+        begun = time.perf_counter()
+        pruned = prune(graph)
+        answer["prune_seconds"] = time.perf_counter() - begun
+        found |= {"nodes": torch.from_numpy(pruned.nodes), "edges": torch.from_numpy(pruned.edges)}
+    save_file(found, asked.folder / "ours.safetensors")
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Do the work of the prompt stage: load model and dictionaries, fold these into the model's spaces, and tokenise."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from hagd.artifacts.document import Document
+from hagd.dictionaries.cross_layer import CrossLayerTranscoder, cross_layer_to_document
+from hagd.dictionaries.dictionary import neurons_of
+from hagd.dictionaries.formats.registry import check_belongs, read_folder
+from hagd.dictionaries.formats.spaces import fold
+from hagd.dictionaries.storage import dictionaries_to_document
+from hagd.errors import InvalidInputError
+from hagd.models.loading import LoadedModel, load_model
+from hagd.models.storage import model_to_document
+from hagd.pipeline.contract import Config, StageContext
+from hagd_transcoder.model_source import PretrainedSource
+from hagd_transcoder.prompt import NEURONS, PromptConfig, digest_of_dictionaries, read_prompt_config
+
+FORMAT = "hagd.prompt/1"
+
+
+def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -> dict[str, Document]:
+    """Give the documents `model`, `dictionaries` (by layer, or across layers) and `prompt`.
+
+    Raises:
+        InvalidInputError: the dictionaries are not of this model, or the model has no tokenizer for the text.
+        UnknownNameError, UnavailableError, UnsupportedArchitectureError: as `load_model`.
+    """
+    del inputs
+    checked, source = read_prompt_config(config)
+    loaded = load_model(source.path, source.revision, source.gguf, tell=lambda message: context.progress(0, 1, message))
+    if source.digest is not None and loaded.digest != source.digest:
+        raise InvalidInputError(
+            f"the model's weights have digest {loaded.digest[:12]}, asked for was {source.digest[:12]}",
+            "give the model that the digest belongs to, or leave the digest out",
+        )
+    prompt = _tokenised(checked, source, loaded)
+    context.progress(1, 2, "reading dictionaries")
+    return {
+        "model": model_to_document(loaded.model),
+        "dictionaries": _dictionaries(checked, loaded),
+        "prompt": Document({**prompt.content, "model": loaded.digest, "model_name": loaded.name}, prompt.tensors),
+    }
+
+
+def _tokenised(config: PromptConfig, source: PretrainedSource, loaded: LoadedModel) -> Document:
+    tokenizer = loaded.tokenizer
+    if config.tokens is not None:
+        tokens = list(config.tokens)
+    elif tokenizer is None:
+        raise InvalidInputError(f"the model {loaded.name} has no tokenizer", "give tokens, or add its tokenizer.json")
+    else:
+        bos = loaded.bos if source.bos is None else source.bos
+        if bos and tokenizer.bos_id is None:
+            raise InvalidInputError("the tokenizer has no beginning-of-sequence token", "leave bos out")
+        tokens = dataclasses.replace(tokenizer, bos=bos).encode(config.text or "")
+    vocabulary = range(loaded.model.config.vocab_size)
+    texts = [] if tokenizer is None else [tokenizer.text(token) for token in tokens]
+    names = [] if tokenizer is None else [tokenizer.text(token) for token in vocabulary]
+    content = {"format": FORMAT, "text": config.text or "", "token_texts": texts, "vocabulary": names}
+    return Document(content, {"tokens": np.array(tokens, dtype=np.int32)})
+
+
+def _dictionaries(config: PromptConfig, loaded: LoadedModel) -> Document:
+    if config.dictionaries == NEURONS:
+        found = {layer: neurons_of(block.mlp, layer) for layer, block in enumerate(loaded.model.blocks)}
+        return dictionaries_to_document(found, {})
+    if config.dictionaries_digest not in (None, digest_of_dictionaries(config.dictionaries)):
+        raise InvalidInputError(
+            "the dictionaries are not those that were asked for", "give the folder that the digest belongs to"
+        )
+    read = read_folder(Path(config.dictionaries).expanduser())
+    check_belongs(read, loaded, any_name=config.any_name)
+    content = fold(read, loaded.model).content
+    if isinstance(content, CrossLayerTranscoder):
+        return cross_layer_to_document(content, {})
+    return dictionaries_to_document(content, {})

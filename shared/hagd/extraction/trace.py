@@ -1,0 +1,209 @@
+"""The trace of one prompt as a value: its graph, what is left of it when pruned, and what its heads do."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from hagd.attribution.columns import Columns
+from hagd.attribution.descent import Descent
+from hagd.attribution.frozen import FrozenPrompt, freeze
+from hagd.attribution.heads import head_loadings
+from hagd.attribution.reading import Readers, read_features, read_targets
+from hagd.attribution.replacement import Replacement
+from hagd.attribution.scores import attribute_score
+from hagd.attribution.targets import of_tokens
+from hagd.dictionaries.storage import any_dictionaries_from_document
+from hagd.errors import InvalidInputError
+from hagd.extraction import roles
+from hagd.extraction.opened import OpenRun
+from hagd.extraction.prompt_plan import LOCAL_GRAPH
+from hagd.graphs.local_graph import LocalGraph
+from hagd.graphs.local_influence import GraphScores, Pruned, column_influence, missed_influence, prune, score
+from hagd.graphs.local_storage import local_graph_from_document
+from hagd.graphs.neuronpedia import Labels, to_neuronpedia
+from hagd.models.storage import model_from_document
+
+PROMPT: Final = "prompt"
+
+
+@dataclass(frozen=True)
+class HeadShare:
+    """What one head, the last on the way, carries of an edge."""
+
+    layer: int
+    head: int
+    weight: float
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One prompt, traced. Every property raises RunError when the run has not come so far."""
+
+    run: OpenRun
+
+    @staticmethod
+    def open(folder: str | Path, run_id: str | None = None) -> "Trace":
+        """Open a run folder.
+
+        Raises:
+            NotARunError, UnknownNameError, InvalidInputError: as `OpenRun.open`.
+        """
+        return Trace(OpenRun.open(Path(folder), run_id))
+
+    @cached_property
+    def graph(self) -> LocalGraph:
+        """Give the graph."""
+        return local_graph_from_document(self.run.document(LOCAL_GRAPH))
+
+    @cached_property
+    def scores(self) -> GraphScores:
+        """Give how much of what reaches the targets it explains."""
+        return score(self.graph)
+
+    @cached_property
+    def influence(self) -> Float[np.ndarray, " column"]:
+        """Give the influence of every source."""
+        return column_influence(self.graph)
+
+    def summary(self) -> dict[str, Any]:
+        """Give numbers about the graph."""
+        graph = self.graph
+        return {
+            "prompt": graph.prompt,
+            "tokens": graph.n_pos,
+            "features": graph.n_features,
+            "targets": [{"name": it.name, "token": it.token, "weight": it.weight} for it in graph.targets],
+            "replacement": self.scores.replacement,
+            "completeness": self.scores.completeness,
+            "errors_by_layer": list(self.scores.errors_by_layer),
+            "missed_influence": missed_influence(graph),
+        }
+
+    def prune(self, node_share: float = 0.8, edge_share: float = 0.98) -> Pruned:
+        """Keep the strongest nodes and edges; see `hagd.graphs.local_influence.prune`."""
+        return prune(self.graph, node_share, edge_share)
+
+    def to_neuronpedia(self, slug: str, scan: str, node_share: float = 0.8, edge_share: float = 0.98) -> dict[str, Any]:
+        """Give the pruned graph as the JSON that Neuronpedia shows."""
+        return to_neuronpedia(self.graph, self.prune(node_share, edge_share), Labels(slug, scan, node_share))
+
+    def names(self) -> list[str]:
+        """Give the name of every node: columns, then targets."""
+        graph = self.graph
+        features = [f"feature.{layer}.{name}@{pos}" for layer, pos, name in graph.features.tolist()]
+        errors = [f"error.{layer}@{pos}" for layer in range(graph.n_layers) for pos in range(graph.n_pos)]
+        tokens = [f"token@{pos}" for pos in range(graph.n_pos)]
+        return [*features, *errors, *tokens, *(f"target.{number}" for number in range(len(graph.targets)))]
+
+    def number(self, name: str) -> int:
+        """Find a node by its name.
+
+        Raises:
+            InvalidInputError: there is none.
+        """
+        try:
+            return self.names().index(name)
+        except ValueError as error:
+            raise InvalidInputError(
+                f"the graph has no node {name!r}",
+                "nodes are called like feature.3.120@7, error.3@7, token@7, target.0; `hagd graph prune` lists some",
+            ) from error
+
+    def row(self, number: int) -> int:
+        """Give the row of a node, which is what flows into it.
+
+        Raises:
+            InvalidInputError: nothing flows into errors and tokens.
+        """
+        graph = self.graph
+        if number < graph.n_features:
+            return number
+        row = number - graph.rows.shape[1] + graph.n_features
+        if row < graph.n_features:
+            raise InvalidInputError("nothing flows into errors and tokens", "name a feature or a target")
+        return row
+
+    def heads(self, source: int, target: int) -> list[HeadShare]:
+        """Split an edge by the last head that it runs through, strongest first; what needs no head is not among them.
+
+        Raises:
+            InvalidInputError: nothing flows into the target.
+        """
+
+        self.row(target)
+        frozen = self._frozen
+        keep = [torch.zeros(len(layer.features), dtype=torch.bool) for layer in frozen.layers]
+        # Of the features only the one that is asked about needs a column.
+        column = source - self.graph.n_features
+        if column < 0:
+            layer, at = self._active(source)
+            keep[layer][at] = True
+            column = 0
+        descent = Descent(frozen, Columns.of(frozen, keep))
+        found = head_loadings(descent, self._reader(target), frozen.model.config.n_heads).by_head[:, :, 0, column]
+        shares = [HeadShare(layer, head, float(found[layer, head])) for layer, head in np.ndindex(*found.shape)]
+        return sorted(shares, key=lambda share: -abs(share.weight))
+
+    def score_of(self, layer: int, head: int, query: int, key: int) -> tuple[float, Sequence[Mapping[str, Any]]]:
+        """Split the score of a head into pairs of nodes, strongest first, and biases.
+
+        Raises:
+            InvalidInputError: there is no such head or position.
+        """
+
+        frozen = self._frozen
+        columns = Columns.of(frozen, self._kept())
+        found = attribute_score(frozen, Descent(frozen, columns), layer, head, query, key)
+        names = [*self.names()[: self.graph.rows.shape[1]], "others", "bias"]
+        flat = found.pairs.flatten().abs().topk(min(_MOST_PAIRS, found.pairs.numel())).indices
+        pairs = [divmod(at, len(names)) for at in flat.tolist()]
+        rows = [{"query": names[a], "key": names[b], "weight": float(found.pairs[a, b])} for a, b in pairs]
+        return found.score, rows
+
+    @cached_property
+    def _frozen(self) -> FrozenPrompt:
+
+        model = model_from_document(self.run.document(roles.MODEL))
+        dictionaries = any_dictionaries_from_document(self.run.document(roles.DICTIONARIES))
+        plain = int(self.graph.provenance.get("plain_positions", "0"))
+        tokens = torch.from_numpy(self.graph.tokens)
+        return freeze(model, Replacement(dictionaries, model), tokens, plain=min(plain, len(tokens) - 1))
+
+    def _active(self, number: int) -> tuple[int, int]:
+        """Give the layer of a feature, and which of its active features it is."""
+        layer, pos, name = self.graph.features[number].tolist()
+        active = self._frozen.layers[layer].features
+        return layer, int(((active.positions == pos) & (active.ids == name)).nonzero()[0])
+
+    def _kept(self) -> list[Any]:
+        """Mark the active features of each layer that have a node."""
+
+        keep: list[Any] = []
+        for layer, it in enumerate(self._frozen.layers):
+            mine = self.graph.features[self.graph.features[:, 0] == layer]
+            nodes = torch.from_numpy(mine[:, 1] * (1 << 40) + mine[:, 2])
+            keep.append(torch.isin(it.features.positions * (1 << 40) + it.features.ids, nodes))
+        return keep
+
+    def _reader(self, target: int) -> Readers:
+        """Give how a feature or target reads."""
+
+        frozen = self._frozen
+        silent = frozen.replay(nodes=False)
+        if target < self.graph.n_features:
+            layer, at = self._active(target)
+            return read_features(frozen, silent, layer, torch.tensor([at]))
+        named = self.graph.targets[self.row(target) - self.graph.n_features]
+        if named.token is None:
+            raise InvalidInputError("heads are looked up of features and logits", "name a feature, or trace one token")
+        targets = of_tokens(frozen, [named.token])
+        return read_targets(frozen, silent, targets)
+
+
+_MOST_PAIRS: Final = 200

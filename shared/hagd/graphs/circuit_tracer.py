@@ -1,0 +1,155 @@
+"""Graphs that circuit-tracer saved with `Graph.to_pt`, read without running anything that the file names.
+
+Such a file is a pickle with objects of its makers' classes. Tensors and plain values are made; every other class
+becomes an inert record of its fields (`_Inert`), so nothing is imported and nothing is called.
+"""
+
+import pickle
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, _utils
+
+from hagd.errors import InvalidInputError
+from hagd.graphs.local_graph import GraphTarget, LocalGraph
+from hagd.graphs.neuronpedia import MOST_NODES, with_sums
+
+MOST_BYTES: Final = 16 << 30
+_REBUILD: Final = "_rebuild_tensor_v2"
+_ALLOWED: Final[Mapping[tuple[str, str], Any]] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("torch._utils", _REBUILD): getattr(_utils, _REBUILD),
+    ("torch", "Size"): torch.Size,
+}
+
+
+class _Inert:
+    """An object of a class that is not known here: what it was made of, and nothing it could do."""
+
+    made_of: tuple[Any, ...]
+    fields: dict[str, Any]
+
+    def __new__(cls, *made_of: Any, **fields: Any) -> "_Inert":
+        """Keep what it is made of; a pickle makes objects without calling `__init__`."""
+        made = super().__new__(cls)
+        made.made_of, made.fields = made_of, dict(fields)
+        return made
+
+    def __setstate__(self, state: Any) -> None:
+        parts = state if isinstance(state, tuple) else (state,)
+        for part in parts:
+            if isinstance(part, dict):
+                self.fields.update(part)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Take what a mapping would; nobody asks for it."""
+
+    def append(self, value: Any) -> None:
+        """Take what a list would; nobody asks for it."""
+
+    def extend(self, values: Any) -> None:
+        """Take what a list would; nobody asks for it."""
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        """Give what tensors are rebuilt with, a type of number, or a record for all else."""
+        if (module, name) in _ALLOWED:
+            return _ALLOWED[module, name]
+        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
+            return getattr(torch, name)
+        if module == "torch" and name.endswith("Storage") and name.removesuffix("Storage").isalpha():
+            return super().find_class(module, name)
+        return _Inert
+
+
+def _load(file: Any, **given: Any) -> Any:
+    return _Unpickler(file, **given).load()
+
+
+_RESTRICTED: Final = SimpleNamespace(Unpickler=_Unpickler, load=_load)
+
+
+def read_circuit_tracer(path: Path) -> LocalGraph:
+    """Read a graph.
+
+    Raises:
+        InvalidInputError: it is no such file, too large, or its parts do not fit each other.
+    """
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise InvalidInputError(f"{path.name} is larger than {MOST_BYTES >> 30} GiB", "prune the graph first")
+        content: Any = torch.load(path, map_location="cpu", pickle_module=_RESTRICTED, weights_only=False)
+    except OSError as error:
+        raise InvalidInputError(f"{path.name} cannot be read: {error.strerror}", "check the path") from error
+    except InvalidInputError:
+        raise
+    except Exception as error:  # what a damaged pickle ends in has no common type
+        raise InvalidInputError(
+            f"{path.name} is no graph of circuit-tracer: {type(error).__name__}: {str(error)[:200]}",
+            "give a file that Graph.to_pt wrote",
+        ) from error
+    try:
+        return _graph(content)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+        raise InvalidInputError(
+            f"{path.name} lacks a part of a graph: {type(error).__name__}: {error}",
+            "give a file that Graph.to_pt wrote",
+        ) from error
+
+
+def _graph(content: Any) -> LocalGraph:
+    tokens, active = _tensor(content, "input_tokens").flatten().long(), _tensor(content, "active_features").long()
+    chosen, values = _tensor(content, "selected_features").long(), _tensor(content, "activation_values").float()
+    square, weights = _tensor(content, "adjacency_matrix").float(), _tensor(content, "logit_probabilities").float()
+    n_pos, n_features, n_targets = len(tokens), len(chosen), len(weights)
+    n_nodes = len(square)
+    n_errors = n_nodes - n_features - n_pos - n_targets
+    if square.shape != (n_nodes, n_nodes) or n_nodes > MOST_NODES or n_pos == 0 or n_errors <= 0 or n_errors % n_pos:
+        raise ValueError(f"a matrix of shape {tuple(square.shape)} for {n_features} features and {n_pos} tokens")
+    if not torch.isfinite(square).all():
+        raise ValueError("an edge is NaN or infinite")
+    features = active[chosen]
+    n_layers = n_errors // n_pos
+    bounds = torch.tensor([n_layers, n_pos, 1 << 31])
+    if features.shape[1:] != (3,) or not ((features >= 0) & (features < bounds)).all():
+        raise ValueError("a feature is of a layer that the graph does not have")
+    rows = torch.cat([square[:n_features], square[n_nodes - n_targets :]])[:, : n_nodes - n_targets]
+    return with_sums(
+        prompt=str(content.get("input_string", "")),
+        tokens=tokens.numpy(),
+        token_texts=(),
+        n_layers=n_layers,
+        features=features.numpy(),
+        activations=values[chosen].numpy(),
+        targets=tuple(_targets(content, weights)),
+        rows=np.ascontiguousarray(rows.numpy()),
+    )
+
+
+def _tensor(content: Any, name: str) -> Tensor:
+    value = content[name]
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} is no tensor")
+    return value
+
+
+def _targets(content: Any, weights: Tensor) -> list[GraphTarget]:
+    """Name the targets: by text and number, or as older files have them, by numbers alone."""
+    found = content.get("logit_targets", content.get("logit_tokens"))
+    named: list[GraphTarget] = []
+    for number, weight in enumerate(weights.tolist()):
+        it = found[number]
+        if isinstance(it, _Inert):
+            fields = [*it.made_of, it.fields.get("token_str"), it.fields.get("vocab_idx")]
+            text = next((str(part) for part in fields if isinstance(part, str)), "")
+            token = next((part for part in fields if isinstance(part, int) and not isinstance(part, bool)), None)
+        else:
+            text, token = "", int(it)
+        named.append(GraphTarget(text or str(token), float(weight), token))
+    return named

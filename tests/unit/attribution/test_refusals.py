@@ -1,0 +1,99 @@
+"""What cannot be traced is refused before it is begun, with what to do instead."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from hagd.attribution import estimate
+from hagd.attribution.build import LocalGraphConfig, PromptText, build_local_graph, silent
+from hagd.attribution.frozen import freeze
+from hagd.attribution.replacement import Replacement
+from hagd.attribution.targets import LogitChoice, difference, likeliest, of_tokens, of_vector
+from hagd.errors import InvalidInputError, NonFiniteError
+from unit.attribution.frozen_models import N_LAYERS, TOKENS, Simulation, frozen_prompt, mixed
+from unit.hagd_coarsening.tiny import tiny_dictionary, tiny_model
+
+
+@pytest.mark.parametrize("tokens", [[], [1] * 10, [23], [-1]])
+def test_a_prompt_that_the_model_cannot_read_is_refused(tokens: list[int]) -> None:
+    with pytest.raises(InvalidInputError):
+        frozen_prompt("llama", "mixed", torch.tensor(tokens, dtype=torch.int64))
+
+
+def test_dictionaries_of_another_model_are_refused() -> None:
+    model = tiny_model("llama", N_LAYERS)
+    deeper = {7: tiny_dictionary(model, 7, gated=False, skip=False)}
+    with pytest.raises(InvalidInputError, match="layer 7"):
+        Replacement(deeper, model)
+    made = tiny_dictionary(model, 0, gated=False, skip=False)
+    wider = dataclasses.replace(made, w_enc=torch.ones(15, 17), w_dec=torch.ones(17, 15), b_dec=torch.ones(15))
+    with pytest.raises(InvalidInputError, match="width 15"):
+        Replacement({0: wider}, model)
+
+
+def test_a_prompt_on_which_nothing_is_active_is_refused() -> None:
+    model = tiny_model("gpt2", N_LAYERS)
+    dead = tiny_dictionary(model, 0, gated=False, skip=False)
+    dead = dataclasses.replace(dead, b_enc=torch.full_like(dead.b_enc, -1e6))
+    with pytest.raises(InvalidInputError, match="no feature is active"):
+        freeze(model, Replacement({0: dead}, model), TOKENS)
+
+
+def test_activations_that_are_no_numbers_are_told() -> None:
+    model = tiny_model("gpt2", N_LAYERS)
+    broken = dataclasses.replace(model, embed=model.embed * float("inf"))
+    with pytest.raises(NonFiniteError):
+        freeze(broken, Replacement(mixed(model), model), TOKENS)
+
+
+def test_frozen_pieces_that_are_not_those_of_the_run_are_found_out() -> None:
+    frozen = frozen_prompt("llama", "mixed")
+    layer = dataclasses.replace(frozen.layers[1], pattern=frozen.layers[1].pattern * 1.01)
+    with pytest.raises(NonFiniteError, match="differs from the run"):
+        dataclasses.replace(frozen, layers=(frozen.layers[0], layer, *frozen.layers[2:])).check()
+
+
+def test_a_graph_larger_than_the_memory_is_refused_with_one_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen = frozen_prompt("llama", "neurons")
+    whole = estimate.require_memory(frozen, 3, None)
+    smaller = estimate.estimate(frozen, 3, whole.features // 2)
+    monkeypatch.setattr(estimate, "available_bytes", lambda: int(smaller.memory_bytes / 0.9) + 1000)
+    with pytest.raises(InvalidInputError, match="GiB") as refused:
+        estimate.require_memory(frozen, 3, None)
+    most = int("".join(filter(str.isdigit, refused.value.hint)))
+    assert estimate.require_memory(frozen, 3, most).features == most
+    with pytest.raises(InvalidInputError):
+        estimate.require_memory(frozen, 3, most + 50)
+
+
+@pytest.mark.parametrize("most", [0, -3])
+def test_a_graph_of_no_features_is_refused(most: int) -> None:
+    frozen = frozen_prompt("llama", "mixed")
+    config = LocalGraphConfig(most_features=most)
+    with pytest.raises(InvalidInputError):
+        build_local_graph(frozen, PromptText("", ()), of_tokens(frozen, [3]), config, silent)
+
+
+def test_targets_that_do_not_exist_are_refused() -> None:
+    frozen = frozen_prompt("gpt2", "mixed")
+    for wrong in ([], [23], [-1]):
+        with pytest.raises(InvalidInputError):
+            of_tokens(frozen, wrong)
+    for vector in (torch.zeros(14), torch.full((14,), float("nan")), torch.ones(3)):
+        with pytest.raises(InvalidInputError):
+            of_vector(frozen, vector, "x")
+    for choice in (LogitChoice(0.0), LogitChoice(1.5), LogitChoice(most=0)):
+        with pytest.raises(InvalidInputError):
+            likeliest(frozen, choice)
+
+
+def test_a_difference_and_a_vector_are_rows_like_logits() -> None:
+    frozen = frozen_prompt("gpt2", "mixed")
+    text, config = PromptText("", ()), LocalGraphConfig()
+    direction = torch.arange(14, dtype=torch.float64)
+    for targets in (difference(frozen, 3, 5, "3 - 5"), of_vector(frozen, direction, "ramp")):
+        graph = build_local_graph(frozen, text, targets, config, silent)
+        assert graph.rows[-1].sum() + graph.biases[-1] == pytest.approx(graph.scalars[-1], abs=1e-5)
+        expected = Simulation(frozen).scalars({}, targets.directions)[-1]
+        assert graph.scalars[-1] == pytest.approx(float(expected), abs=1e-5)
