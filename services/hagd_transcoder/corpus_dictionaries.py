@@ -89,7 +89,7 @@ def make_plan(config: CorpusTranscoderConfig, model: LanguageModel, corpus: Corp
     tokens = config.tokens or len(windows) * per_window
     return CorpusPlan(
         layers=layers,
-        start=Start(n_features, config.start, config.skip, k),
+        start=Start(n_features, config.start, config.skip),
         k_start=min(n_features, max(k, config.k_start or START_FACTOR * k)),
         k=k,
         rule=config.rule,

@@ -78,7 +78,7 @@ def split(config: Config) -> Sequence[Config]:
 
 STAGE = StageSpec(
     id="corpus-transcoder",
-    semantics_version=2,
+    semantics_version=1,
     inputs=("model", "corpus"),
     outputs=("dictionaries",),
     run="hagd_transcoder.corpus_dictionaries:run",

@@ -53,7 +53,7 @@ def _start(
     model: LanguageModel, discovery: Discovery, plan: TrainingPlan, generator: torch.Generator
 ) -> dict[int, SparseTrainer]:
     sample = discovery.first(SCALE_PROMPTS)
-    start, trainers = Start(plan.n_features, plan.start, plan.skip, plan.k), dict[int, SparseTrainer]()
+    start, trainers = Start(plan.n_features, plan.start, plan.skip), dict[int, SparseTrainer]()
     for layer in plan.layers:
         causal = causal_positions(sample.prompts.layout, layer, model.config.n_layers)
         x, mlp = sample.activations.mlp_in[layer][:, causal].flatten(0, 1), model.blocks[layer].mlp

@@ -11,6 +11,7 @@ from hagd.cli.output import say, write_fields, write_json, write_line, write_tab
 from hagd.errors import UsageError
 
 if TYPE_CHECKING:
+    from hagd.attribution.trace import Trace
     from hagd.extraction.prompt_plan import PromptSettings
     from hagd.extraction.settings import Settings
 
@@ -57,10 +58,15 @@ def take_in(
     _write_summary(folder, state.run_id, as_json=as_json)
 
 
-def _write_summary(folder: Path, run_id: str | None, *, as_json: bool) -> None:
-    from hagd.extraction.trace import Trace  # noqa: PLC0415
+def _open(folder: Path, run_id: str | None) -> "Trace":
+    from hagd.attribution.trace import Trace  # noqa: PLC0415
+    from hagd.extraction.opened import OpenRun  # noqa: PLC0415
 
-    trace = Trace.open(folder, run_id)
+    return Trace.of(OpenRun.open(folder, run_id).document)
+
+
+def _write_summary(folder: Path, run_id: str | None, *, as_json: bool) -> None:
+    trace = _open(folder, run_id)
     summary = trace.summary()
     if as_json:
         write_json("local-graph", summary)
@@ -86,9 +92,7 @@ def prune(
     as_json: JsonFlag = False,
 ) -> None:
     """Say which nodes and edges of a traced prompt hold most of the influence; --json lists all of them."""
-    from hagd.extraction.trace import Trace  # noqa: PLC0415
-
-    trace = Trace.open(run, run_id)
+    trace = _open(run, run_id)
     pruned, names = trace.prune(nodes_share, edges_share), trace.names()
     kept = pruned.nodes.nonzero()[0].tolist()
     rows, columns = pruned.edges.nonzero()
@@ -114,9 +118,7 @@ def heads(
     as_json: JsonFlag = False,
 ) -> None:
     """Split an edge of a traced prompt by the last head that it runs through."""
-    from hagd.extraction.trace import Trace  # noqa: PLC0415
-
-    trace = Trace.open(run, run_id)
+    trace = _open(run, run_id)
     begin, end = trace.number(source), trace.number(target)
     if begin >= trace.graph.rows.shape[1]:
         raise UsageError(f"nothing flows out of {source}", "name a feature, an error or a token")
@@ -134,18 +136,16 @@ def heads(
 def qk(
     run: RunFolderArgument,
     head: Annotated[str, typer.Option("--head", metavar="LAYER.HEAD", help="Which head, such as 3.5.")],
-    query: Annotated[int, typer.Option("--query", help="Position that looks.")],
-    key: Annotated[int, typer.Option("--key", help="Position that is looked at.")],
+    query: Annotated[int, typer.Option("--query", metavar="7", help="Position that looks.")],
+    key: Annotated[int, typer.Option("--key", metavar="2", help="Position that is looked at.")],
     run_id: RunIdOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Say why a head attends: its score at one query and key, split into pairs of nodes at both."""
-    from hagd.extraction.trace import Trace  # noqa: PLC0415
-
     layer, dot, number = head.partition(".")
     if not (dot and layer.isdecimal() and number.isdecimal()):
         raise UsageError(f"{head!r} names no head", "write it like 3.5, layer and head")
-    score, pairs = Trace.open(run, run_id).score_of(int(layer), int(number), query, key)
+    score, pairs = _open(run, run_id).score_of(int(layer), int(number), query, key)
     if as_json:
         write_json("attention-score", {"score": score, "pairs": list(pairs)})
         return
@@ -158,8 +158,7 @@ def write_neuronpedia(run: Path, to: Path | None, run_id: str | None) -> None:
     import json  # noqa: PLC0415
 
     from hagd.extraction.drawing import write_text  # noqa: PLC0415
-    from hagd.extraction.trace import Trace  # noqa: PLC0415
 
-    trace = Trace.open(run, run_id)
-    content = trace.to_neuronpedia(trace.run.state.run_id[:12], trace.graph.provenance.get("model", "model")[:12])
+    trace = _open(run, run_id)
+    content = trace.to_neuronpedia(run.resolve().name or "graph", trace.graph.provenance.get("model", "model")[:12])
     write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", to)

@@ -19,8 +19,6 @@ TRACE: Final = "graph-trace"
 IMPORT_STAGES: Final = ("graph-import", "local-hierarchy")
 IMPORT: Final = "graph-import"
 """The request id of an import in its folder."""
-LOCAL_GRAPH: Final = "local_graph"
-"""The role of what it gives."""
 NEURONS: Final = "neurons"
 _OF_A_TASK: Final = ("task", "prompts", "modulus", "resolution", "sizes", "budget", "draws", "threshold")
 

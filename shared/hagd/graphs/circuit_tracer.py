@@ -1,31 +1,22 @@
 """Graphs that circuit-tracer saved with `Graph.to_pt`, read without running anything that the file names.
 
-Such a file is a pickle with objects of its makers' classes. Tensors and plain values are made; every other class
-becomes an inert record of its fields (`_Inert`), so nothing is imported and nothing is called.
+Such a file holds objects of its makers' classes. torch's reader for weights alone makes tensors and plain values; every
+class that it does not trust is replaced by an inert record of fields (`_Inert`), so nothing of the file is called.
 """
 
-import pickle
-from collections import OrderedDict
-from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Final
 
 import numpy as np
 import torch
-from torch import Tensor, _utils
+from torch import Tensor
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from hagd.errors import InvalidInputError
 from hagd.graphs.local_graph import GraphTarget, LocalGraph
 from hagd.graphs.neuronpedia import MOST_NODES, with_sums
 
 MOST_BYTES: Final = 16 << 30
-_REBUILD: Final = "_rebuild_tensor_v2"
-_ALLOWED: Final[Mapping[tuple[str, str], Any]] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", _REBUILD): getattr(_utils, _REBUILD),
-    ("torch", "Size"): torch.Size,
-}
 
 
 class _Inert:
@@ -35,7 +26,7 @@ class _Inert:
     fields: dict[str, Any]
 
     def __new__(cls, *made_of: Any, **fields: Any) -> "_Inert":
-        """Keep what it is made of; a pickle makes objects without calling `__init__`."""
+        """Keep what it is made of; a file makes objects without calling `__init__`."""
         made = super().__new__(cls)
         made.made_of, made.fields = made_of, dict(fields)
         return made
@@ -45,34 +36,6 @@ class _Inert:
         for part in parts:
             if isinstance(part, dict):
                 self.fields.update(part)
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        """Take what a mapping would; nobody asks for it."""
-
-    def append(self, value: Any) -> None:
-        """Take what a list would; nobody asks for it."""
-
-    def extend(self, values: Any) -> None:
-        """Take what a list would; nobody asks for it."""
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        """Give what tensors are rebuilt with, a type of number, or a record for all else."""
-        if (module, name) in _ALLOWED:
-            return _ALLOWED[module, name]
-        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
-            return getattr(torch, name)
-        if module == "torch" and name.endswith("Storage") and name.removesuffix("Storage").isalpha():
-            return super().find_class(module, name)
-        return _Inert
-
-
-def _load(file: Any, **given: Any) -> Any:
-    return _Unpickler(file, **given).load()
-
-
-_RESTRICTED: Final = SimpleNamespace(Unpickler=_Unpickler, load=_load)
 
 
 def read_circuit_tracer(path: Path) -> LocalGraph:
@@ -84,14 +47,16 @@ def read_circuit_tracer(path: Path) -> LocalGraph:
     try:
         if path.stat().st_size > MOST_BYTES:
             raise InvalidInputError(f"{path.name} is larger than {MOST_BYTES >> 30} GiB", "prune the graph first")
-        content: Any = torch.load(path, map_location="cpu", pickle_module=_RESTRICTED, weights_only=False)
+        unknown = get_unsafe_globals_in_checkpoint(path)
+        with safe_globals([(_Inert, name) for name in unknown]):
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InvalidInputError(f"{path.name} cannot be read: {error.strerror}", "check the path") from error
     except InvalidInputError:
         raise
-    except Exception as error:  # what a damaged pickle ends in has no common type
+    except Exception as error:  # what a damaged file ends in has no common type
         raise InvalidInputError(
-            f"{path.name} is no graph of circuit-tracer: {type(error).__name__}: {str(error)[:200]}",
+            f"{path.name} is no graph of circuit-tracer that can be read safely ({type(error).__name__})",
             "give a file that Graph.to_pt wrote",
         ) from error
     try:

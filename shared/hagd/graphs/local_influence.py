@@ -147,6 +147,9 @@ def _drop_loose_ends(
 def _threshold(values: Float[Tensor, " entry"], share: float) -> Float[Tensor, ""]:
     """Give the value such that it and all larger ones hold a share of the sum."""
     ordered = values.sort(descending=True).values
+    if share >= 1:
+        # Rounding must not take the sum for complete before its end.
+        return ordered[-1]
     held = ordered.cumsum(0) / ordered.sum()
     return ordered[min(int(torch.searchsorted(held, share)), len(held) - 1)]
 

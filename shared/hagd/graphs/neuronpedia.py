@@ -136,7 +136,7 @@ def from_neuronpedia(content: Mapping[str, Any]) -> LocalGraph:
 
 def _read(content: Mapping[str, Any]) -> LocalGraph:
     texts = tuple(str(text) for text in content["metadata"]["prompt_tokens"])
-    nodes: list[Mapping[str, Any]] = list(content["nodes"])
+    nodes, links = _list(content, "nodes"), _list(content, "links")
     if not 0 < len(nodes) <= MOST_NODES:
         raise ValueError(f"it has {len(nodes)} nodes, and up to {MOST_NODES} are read")
     kinds: dict[str, list[tuple[tuple[int, ...], Mapping[str, Any]]]] = {
@@ -172,7 +172,7 @@ def _read(content: Mapping[str, Any]) -> LocalGraph:
     for number, node in enumerate(logits):
         _name(row, node, n_features + number)
     rows = np.zeros((n_features + len(logits), n_features + n_errors + n_pos), dtype=np.float32)
-    for link in content["links"]:
+    for link in links:
         weight = float(link["weight"])
         if not math.isfinite(weight):
             raise ValueError("an edge is NaN or infinite")
@@ -200,6 +200,12 @@ def with_sums(*, rows: Float[np.ndarray, "row column"], **parts: Any) -> LocalGr
     """Make a graph of which only the edges are known: scalars are their sums."""
     none = np.zeros(len(rows), dtype=np.float32)
     return LocalGraph(rows=rows, scalars=rows.sum(1), biases=none, left_out=none, left_out_abs=none, **parts)
+
+
+def _list(content: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    if not isinstance(content[name], list):
+        raise TypeError(f"{name} is no list")
+    return content[name]
 
 
 def _place(node: Mapping[str, Any], kind: str) -> tuple[int, ...]:

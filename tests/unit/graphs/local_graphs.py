@@ -60,6 +60,8 @@ def pruned_by_definition(graph: LocalGraph, node_share: float, edge_share: float
 
     def threshold(values: Tensor, share: float) -> Tensor:
         ordered = values.sort(descending=True).values
+        if share == 1:
+            return ordered[-1]
         held = ordered.cumsum(0) / ordered.sum()
         return ordered[min(int((held < share).sum()), len(held) - 1)]
 

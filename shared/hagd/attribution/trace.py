@@ -1,15 +1,15 @@
 """The trace of one prompt as a value: its graph, what is left of it when pruned, and what its heads do."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
+from hagd.artifacts.document import Document
 from hagd.attribution.columns import Columns
 from hagd.attribution.descent import Descent
 from hagd.attribution.frozen import FrozenPrompt, freeze
@@ -20,16 +20,16 @@ from hagd.attribution.scores import attribute_score
 from hagd.attribution.targets import of_tokens
 from hagd.dictionaries.storage import any_dictionaries_from_document
 from hagd.errors import InvalidInputError
-from hagd.extraction import roles
-from hagd.extraction.opened import OpenRun
-from hagd.extraction.prompt_plan import LOCAL_GRAPH
 from hagd.graphs.local_graph import LocalGraph
 from hagd.graphs.local_influence import GraphScores, Pruned, column_influence, missed_influence, prune, score
 from hagd.graphs.local_storage import local_graph_from_document
 from hagd.graphs.neuronpedia import Labels, to_neuronpedia
 from hagd.models.storage import model_from_document
 
-PROMPT: Final = "prompt"
+MODEL: Final = "model"
+DICTIONARIES: Final = "dictionaries"
+LOCAL_GRAPH: Final = "local_graph"
+"""The artifacts of a trace by role."""
 
 
 @dataclass(frozen=True)
@@ -43,23 +43,21 @@ class HeadShare:
 
 @dataclass(frozen=True)
 class Trace:
-    """One prompt, traced. Every property raises RunError when the run has not come so far."""
+    """One prompt, traced."""
 
-    run: OpenRun
+    graph: LocalGraph
+    document: Callable[[str], Document]
+    """Gives an artifact of its run by role; model and dictionaries are asked for when edges or scores are split."""
 
     @staticmethod
-    def open(folder: str | Path, run_id: str | None = None) -> "Trace":
-        """Open a run folder.
+    def of(document: Callable[[str], Document]) -> "Trace":
+        """Read the graph of a run.
 
         Raises:
-            NotARunError, UnknownNameError, InvalidInputError: as `OpenRun.open`.
+            CorruptArtifactError: it is none.
+            RunError: as of `document`.
         """
-        return Trace(OpenRun.open(Path(folder), run_id))
-
-    @cached_property
-    def graph(self) -> LocalGraph:
-        """Give the graph."""
-        return local_graph_from_document(self.run.document(LOCAL_GRAPH))
+        return Trace(local_graph_from_document(document(LOCAL_GRAPH)), document)
 
     @cached_property
     def scores(self) -> GraphScores:
@@ -169,8 +167,8 @@ class Trace:
     @cached_property
     def _frozen(self) -> FrozenPrompt:
 
-        model = model_from_document(self.run.document(roles.MODEL))
-        dictionaries = any_dictionaries_from_document(self.run.document(roles.DICTIONARIES))
+        model = model_from_document(self.document(MODEL))
+        dictionaries = any_dictionaries_from_document(self.document(DICTIONARIES))
         plain = int(self.graph.provenance.get("plain_positions", "0"))
         tokens = torch.from_numpy(self.graph.tokens)
         return freeze(model, Replacement(dictionaries, model), tokens, plain=min(plain, len(tokens) - 1))
