@@ -57,10 +57,8 @@ def measure_speed() -> list[Row]:
             note = f"{half['seconds']:.2f} s" + ("" if _HALF else ", in float32: no instructions for bfloat16 here")
             measure = f"{size.active} features, products in bfloat16"
             rows.append(Row(measure, best / half["seconds"], size.half_floor, note=note))
-            _ours(folder, "--prune")
         rows += _compared(folder, size.active)
         if size.active == 5_000:
-            _ours(folder, "--prune")
             ratio = theirs["prune_seconds"] / ours["prune_seconds"]
             note = f"{1e3 * ours['prune_seconds']:.0f} ms and {theirs['prune_seconds']:.2f} s"
             rows.append(Row("5000 features: pruning", ratio, 30.0, note=note))
@@ -91,7 +89,7 @@ def _in_turns(folder: Path, size: Size) -> tuple[Mapping[str, Any], Mapping[str,
     ours: dict[str, Any] = {}
     theirs: dict[str, Any] = {}
     for _ in range(size.turns):
-        ours = _best(ours, _ours(folder, "--prune", "--repeats", "3"))
+        ours = _best(ours, _ours(folder, "--prune"))
         batches = [str(batch) for batch in size.batches]
         theirs = _best(theirs, _theirs(folder, "--prune", "--batches", *batches))
     return ours, theirs

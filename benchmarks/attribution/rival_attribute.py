@@ -8,6 +8,7 @@ import argparse
 import json
 import resource
 import time
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,8 +37,9 @@ def main() -> None:
     parser.add_argument("--prune", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
     model, tokens = load(asked.folder)
-    graph: Any = attribute(tokens[:4], model, batch_size=4)
+    graph: Any = attribute(tokens, model, batch_size=asked.batches[0])
     seconds: dict[int, float] = {}
     for batch in asked.batches:
         for _ in range(asked.repeats):
@@ -100,7 +102,7 @@ def load(folder: Path) -> tuple[Any, torch.Tensor]:
         made.W_dec.data, made.b_dec.data = parts[f"{layer}.w_dec"], parts[f"{layer}.b_dec"]
         transcoders[layer] = made
     model = TransformerLensReplacementModel.from_config(
-        config, TranscoderSet(transcoders, "mlp.hook_in", "mlp.hook_out")
+        config, TranscoderSet(transcoders, "mlp.hook_in", "mlp.hook_out", scan="benchmark")
     )
     model.load_state_dict(_renamed(convert_llama_weights(module, config)), strict=False)
     model.tokenizer = SimpleNamespace(

@@ -31,7 +31,7 @@ def take_in(inputs: Mapping[str, Document], config: Config, context: StageContex
     checked = read_import(config)
     path = Path(checked.path).expanduser()
     context.progress(0, 1, f"reading {path.name}")
-    if checked.digest not in (None, digest_of_file(checked.path)):
+    if checked.digest is not None and checked.digest != digest_of_file(checked.path):
         raise InvalidInputError(f"{path.name} is not the file that was asked for", "give the one the digest belongs to")
     graph = read_circuit_tracer(path) if path.suffix.lower() == ".pt" else _read_json(path)
     return {"local_graph": local_graph_to_document(graph)}

@@ -16,6 +16,7 @@ from hagd.errors import CorruptArtifactError, InvalidInputError
 from hagd.graphs.local_storage import local_graph_to_document
 from hagd.models.storage import model_from_document
 from hagd.pipeline.contract import Config, StageContext
+from hagd.pipeline.machine import available_bytes
 from hagd_coarsening.local_handlers import LocalGraphStageConfig, read_config
 
 
@@ -39,7 +40,7 @@ def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -
     replacement = Replacement(any_dictionaries_from_document(inputs["dictionaries"]), model)
     frozen = freeze(model, replacement, tokens, plain=min(checked.plain_positions, max(len(tokens) - 1, 0)))
     targets = _targets(frozen, checked, names)
-    require_memory(frozen, len(targets), checked.nodes)
+    require_memory(frozen, len(targets), checked.nodes, available_bytes())
     graph = build_local_graph(
         frozen,
         PromptText(text, texts),
@@ -64,8 +65,13 @@ def _token(text: str, names: Sequence[str]) -> int:
     number = text.removeprefix("#")
     if number != text and number.isdecimal():
         return int(number)
-    if text not in names:
+    found = [number for number, name in enumerate(names) if name == text]
+    if len(found) > 1:
+        raise InvalidInputError(
+            f"{text!r} is what {len(found)} tokens of this model are called", f"name one of them as #{found[0]}"
+        )
+    if not found:
         raise InvalidInputError(
             f"{text!r} is not one token of this model", "mind its leading space, or give its number as #123"
         )
-    return names.index(text)
+    return found[0]

@@ -68,7 +68,8 @@ def _dictionaries(config: PromptConfig, loaded: LoadedModel) -> Document:
     if config.dictionaries == NEURONS:
         found = {layer: neurons_of(block.mlp, layer) for layer, block in enumerate(loaded.model.blocks)}
         return dictionaries_to_document(found, {})
-    if config.dictionaries_digest not in (None, digest_of_dictionaries(config.dictionaries)):
+    asked = config.dictionaries_digest
+    if asked is not None and asked != digest_of_dictionaries(config.dictionaries):
         raise InvalidInputError(
             "the dictionaries are not those that were asked for", "give the folder that the digest belongs to"
         )

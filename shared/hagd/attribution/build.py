@@ -6,12 +6,12 @@ chosen are taken again, on the chosen columns alone. So memory grows with the sq
 active.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hagd.attribution.columns import Columns
@@ -44,7 +44,7 @@ class LocalGraphConfig:
     most_features: int | None = None
     """Features with a node; None for all that are active."""
     half: bool = False
-    """Products in bfloat16, sums in float32."""
+    """Products in bfloat16, where the device has instructions for them; the stream of targets stays in float32."""
 
 
 @dataclass(frozen=True)
@@ -67,25 +67,23 @@ def build_local_graph(
     """
     if config.most_features is not None and config.most_features < 1:
         raise InvalidInputError(f"a graph of {config.most_features} features", "ask for at least one")
-    silent = frozen.replay(nodes=False)
-    ends = read_targets(frozen, silent, targets)
+    quiet = frozen.replay(nodes=False)
+    ends = read_targets(frozen, quiet, targets)
     everything = Columns.of(frozen)
     if config.most_features is None or config.most_features >= everything.n_features:
         keep, received = None, None
         columns = everything
     else:
-        keep, received = _choose(frozen, silent, ends, targets, everything, config, progress)
+        keep, received = _choose(frozen, quiet, ends, targets, everything, config, progress)
         columns = Columns.of(frozen, keep)
-    which = [it.nonzero()[:, 0] for it in keep] if keep is not None else columns.chosen
-    rows, readers = _rows(frozen, silent, ends, columns, which, config, progress)
-    scalars = torch.cat([it.scalars for it in readers])
-    biases = torch.cat([it.biases for it in readers])
+    rows, scalars, biases = _rows(frozen, quiet, ends, columns, config, progress)
     if not torch.isfinite(rows.sum()):
         raise NonFiniteError("the graph holds NaN or infinity", "check the weights of model and dictionaries")
     left_out, left_out_abs = torch.zeros_like(scalars), torch.zeros_like(scalars)
     if received is not None:
         left_out = scalars - biases - rows.sum(1)
-        left_out_abs = (received - rows.abs().sum(1)).clamp_min(0)
+        absolute = torch.cat([part.abs().sum(1) for part in rows.split(MOST_TOGETHER)])
+        left_out_abs = (received - absolute).clamp_min(0)
     values = torch.cat([layer.features.values[at] for layer, at in zip(frozen.layers, columns.chosen, strict=True)])
     features = torch.stack([columns.layers, columns.positions, columns.ids], dim=1)
     return LocalGraph(
@@ -121,36 +119,35 @@ def chunks(readers: Readers, width: int, most: int = MOST_TOGETHER) -> Iterator[
 
 def _rows(
     frozen: FrozenPrompt,
-    silent: Stream,
+    quiet: Stream,
     ends: Readers,
     columns: Columns,
-    which: Sequence[Int[Tensor, " _"]],
     config: LocalGraphConfig,
     progress: Progress,
-) -> tuple[Float[Tensor, "row column"], list[Readers]]:
-    """Take the rows of the features that have columns, then of the targets."""
+) -> tuple[Float[Tensor, "row column"], Float[Tensor, " row"], Float[Tensor, " row"]]:
+    """Take the rows of the features that have columns, then of the targets; give them with scalars and biases."""
     descent = Descent(frozen, columns, half=config.half)
     n_rows, width = columns.n_features + len(ends), frozen.embed.shape[1]
     # Pages that nothing is written to, half of them, take no memory.
     rows = torch.zeros(n_rows, len(columns), dtype=frozen.embed.dtype, device=frozen.embed.device)
-    found: list[Readers] = []
+    scalars, biases = rows.new_zeros(n_rows), rows.new_zeros(n_rows)
     done = 0
-    for layer, at in enumerate(which):
-        readers = read_features(frozen, silent, layer, at) if len(at) else None
-        if readers is None:
+    for layer in range(columns.n_layers + 1):
+        if layer < columns.n_layers and len(columns.chosen[layer]) == 0:
             continue
-        found.append(readers)
+        readers = read_features(frozen, quiet, layer, columns.chosen[layer]) if layer < columns.n_layers else ends
         for part, some in chunks(readers, width):
-            descent.run(some.vectors, some.positions, some.site, rows[done + part.start : done + part.stop])
-            progress(done + part.stop, n_rows, f"edges of {n_rows} nodes, layer {layer}")
+            at = slice(done + part.start, done + part.stop)
+            descent.run(some.vectors, some.positions, some.site, rows[at])
+            scalars[at], biases[at] = some.scalars, some.biases
+            progress(at.stop, n_rows, f"edges of {n_rows} nodes, layer {layer}")
         done += len(readers)
-    descent.run(ends.vectors, ends.positions, ends.site, rows[done:])
-    return rows, [*found, ends]
+    return rows, scalars, biases
 
 
 def _choose(
     frozen: FrozenPrompt,
-    silent: Stream,
+    quiet: Stream,
     ends: Readers,
     targets: Targets,
     columns: Columns,
@@ -196,6 +193,6 @@ def _choose(
             continue
         keep[layer][chosen] = True
         left -= len(chosen)
-        received.append(take(read_features(frozen, silent, layer, chosen), influence[here][chosen]))
+        received.append(take(read_features(frozen, quiet, layer, chosen), influence[here][chosen]))
         progress(budget - left, budget, f"choosing {budget} of {columns.n_features} features, layer {layer}")
     return keep, torch.cat(list(reversed(received)))

@@ -29,7 +29,9 @@ _LONGEST_COORDINATES: Final = 1.5
 """Coordinates are kept until they are this many times longer than a vector of the stream, which costs a product to
 become."""
 _MOST_COORDINATE_CELLS: Final = 1 << 27
-"""Decoders of active features that are worth being held in the coordinates of every layer above them."""
+"""What may be held of everything written, in the coordinates of the layers above it."""
+_MOST_TOKEN_CELLS: Final = 1 << 25
+"""What may be held of what the first block's heads write about tokens."""
 
 
 class Site(NamedTuple):
@@ -46,6 +48,29 @@ class Site(NamedTuple):
 def mlp_site(frozen: FrozenPrompt, layer: int) -> Site:
     """Give where the MLP of a layer reads: with parallel residuals, what enters the block."""
     return Site(layer, not frozen.model.config.parallel_residual)
+
+
+def coordinate_layers(frozen: FrozenPrompt, n_written: int) -> int:
+    """Give how many layers' value spans make coordinates; 0 where vectors of the stream are better from the start.
+
+    Args:
+        frozen: the prompt.
+        n_written: decoders and errors of all layers, each counted wherever it writes.
+    """
+    shape = frozen.model.config
+    kv_width = shape.n_kv_heads * shape.d_head
+    if kv_width >= shape.d_model or any(frozen.replacement.skip(it) is not None for it in range(shape.n_layers)):
+        return 0
+    layers = int(_LONGEST_COORDINATES * shape.d_model) // kv_width
+    while layers and n_written * kv_width * layers * (layers + 1) // 2 > _MOST_COORDINATE_CELLS:
+        layers -= 1
+    return layers
+
+
+def hears_tokens(frozen: FrozenPrompt) -> bool:
+    """Say whether tokens are met through the first block one by one: where the prompt is not long."""
+    shape, n_pos = frozen.model.config, frozen.n_pos
+    return n_pos <= shape.n_heads * shape.d_head and n_pos * (n_pos + 1) // 2 * shape.d_model <= _MOST_TOKEN_CELLS
 
 
 class Standing:
@@ -127,14 +152,12 @@ class Descent:
         """By layer: where the features stand there."""
         self._blocks = [self._prepare(layer) for layer in range(columns.n_layers)]
         self._cross_layer = any(len(block.writers) > 1 for block in self._blocks)
-        width, self._kv_width = frozen.embed.shape[1], len(self._blocks[0].w_v)
-        skips = any(block.skip is not None for block in self._blocks)
-        cells = columns.n_features * width
-        longest = 0 if skips or cells > _MOST_COORDINATE_CELLS else int(_LONGEST_COORDINATES * width)
-        self._most_layers = longest // self._kv_width if self._kv_width < width else 0
+        self._kv_width = len(self._blocks[0].w_v)
+        written = sum(len(it) for block in self._blocks for it in block.writers.values())
+        self._most_layers = coordinate_layers(frozen, written)
         self._views: dict[tuple[tuple[int, ...], int], _View] = {}
         self._lengths = list(range(1, columns.n_pos + 1))
-        self._tokens_heard = self._hear_tokens() if columns.n_pos <= self._blocks[0].w_o.shape[1] else None
+        self._tokens_heard = self._hear_tokens() if hears_tokens(frozen) else None
         self._token_views: dict[tuple[int, ...], tuple[Float[Tensor, "coordinate _"], ...]] = {}
 
     def _prepare(self, number: int) -> _Block:
@@ -217,7 +240,7 @@ class Descent:
             reads: what each target reads, at its own position: the gradient of its scalar there.
             positions: where, ascending.
             site: in which depth, the same for all.
-            out: overwritten where a source can reach the target; must be zero elsewhere.
+            out: written, or added to; must be zero.
         """
         rows = Standing(positions, self.columns)
         layer, points = site.layer, reads

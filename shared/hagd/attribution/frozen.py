@@ -39,8 +39,6 @@ class ActiveFeatures:
 class FrozenLayer:
     """What one block did."""
 
-    attention_in: Float[Tensor, "pos d_model"]
-    """The normalised residual that attention reads."""
     attention_scale: Float[Tensor, "pos 1"]
     pattern: Float[Tensor, "head pos pos"]
     mlp_in: Float[Tensor, "pos d_model"]
@@ -157,7 +155,8 @@ def freeze(
     config, n_pos = model.config, len(tokens)
     if not 0 < n_pos <= config.n_positions:
         raise InvalidInputError(
-            f"the prompt has {n_pos} tokens, the model reads 1 to {config.n_positions}", "give a shorter prompt"
+            f"the prompt has {n_pos} tokens, the model reads 1 to {config.n_positions}",
+            "give a shorter prompt" if n_pos else "give a prompt that is not empty",
         )
     if int(tokens.min()) < 0 or int(tokens.max()) >= config.vocab_size:
         raise InvalidInputError(
@@ -188,7 +187,6 @@ def freeze(
         written = written if skip is None else written - mlp_in @ skip
         layers.append(
             FrozenLayer(
-                x,
                 block.norm_attention.scale(before_attention[-1]),
                 pattern,
                 mlp_in,

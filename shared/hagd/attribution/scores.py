@@ -18,12 +18,37 @@ from hagd.errors import InvalidInputError
 
 @dataclass(frozen=True)
 class ScoreAttribution:
-    """One attention score before the softmax, in units of the softmax's argument."""
+    """One attention score before the softmax, in units of the softmax's argument.
 
-    score: float
-    pairs: Float[Tensor, "query_side key_side"]
-    """Contribution of every pair of columns; the last two rows and columns are active features without a column, and
-    biases. They sum to `score`."""
+    The parts of query and key are columns; the last two are active features without a column, and biases.
+    """
+
+    queries: Float[Tensor, "d_head part"]
+    keys: Float[Tensor, "d_head part"]
+    scale: float
+
+    @property
+    def score(self) -> float:
+        """Give the score: the sum of all pairs."""
+        return float(self.queries.sum(1) @ self.keys.sum(1)) * self.scale
+
+    @property
+    def pairs(self) -> Float[Tensor, "query_side key_side"]:
+        """Give the contribution of every pair of parts, which takes memory for all of them."""
+        return self.queries.T @ self.keys * self.scale
+
+    def strongest(self, most: int) -> list[tuple[int, int, float]]:
+        """Give (part of the query, part of the key, contribution) of the strongest pairs, strongest first."""
+        found: list[tuple[int, int, float]] = []
+        for block in torch.arange(self.queries.shape[1]).split(_TOGETHER):
+            part = self.queries[:, block].T @ self.keys * self.scale
+            best = part.flatten().abs().topk(min(most, part.numel())).indices
+            places = [divmod(at, part.shape[1]) for at in best.tolist()]
+            found += [(int(block[row]), column, float(part[row, column])) for row, column in places]
+        return sorted(found, key=lambda pair: -abs(pair[2]))[:most]
+
+
+_TOGETHER = 256
 
 
 @torch.no_grad()
@@ -49,8 +74,7 @@ def attribute_score(
     shared = head // config.group_size
     queries = _side(frozen, descent, layer, query, attention.w_q[head], _at(attention.b_q, head))
     keys = _side(frozen, descent, layer, key, attention.w_k[shared], _at(attention.b_k, shared))
-    pairs = queries.T @ keys * config.d_head**-0.5
-    return ScoreAttribution(float(pairs.sum()), pairs)
+    return ScoreAttribution(queries, keys, config.d_head**-0.5)
 
 
 def _at(bias: Float[Tensor, "head d_head"] | None, head: int) -> Float[Tensor, " d_head"] | None:

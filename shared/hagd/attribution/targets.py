@@ -77,6 +77,8 @@ def difference(frozen: FrozenPrompt, token: int, other: int, name: str) -> Targe
     Raises:
         InvalidInputError: a token is not of the vocabulary.
     """
+    if token == other:
+        raise InvalidInputError("a logit less itself is nothing", "name another token to compare with")
     _check_tokens(frozen, [token, other])
     unembed = frozen.model.unembed
     return Targets((GraphTarget(name, 1.0),), (unembed[:, token] - unembed[:, other])[None])
@@ -106,5 +108,7 @@ def _check_tokens(frozen: FrozenPrompt, tokens: Sequence[int]) -> None:
     size = frozen.model.config.vocab_size
     if not tokens:
         raise InvalidInputError("there is no target", "name a token, or leave the choice to the likeliest ones")
+    if len(set(tokens)) < len(tokens):
+        raise InvalidInputError("a token is named twice", "name each target once")
     if wrong := [token for token in tokens if not 0 <= token < size]:
         raise InvalidInputError(f"there is no token {wrong[0]}", f"tokens go from 0 to {size - 1}")

@@ -127,8 +127,8 @@ class Trace:
             raise InvalidInputError("nothing flows into errors and tokens", "name a feature or a target")
         return row
 
-    def heads(self, source: int, target: int) -> list[HeadShare]:
-        """Split an edge by the last head that it runs through, strongest first; what needs no head is not among them.
+    def heads(self, source: int, target: int) -> tuple[float, list[HeadShare]]:
+        """Split an edge into what needs no head, and by the last head that it runs through, strongest first.
 
         Raises:
             InvalidInputError: nothing flows into the target.
@@ -144,9 +144,10 @@ class Trace:
             keep[layer][at] = True
             column = 0
         descent = Descent(frozen, Columns.of(frozen, keep))
-        found = head_loadings(descent, self._reader(target), frozen.model.config.n_heads).by_head[:, :, 0, column]
-        shares = [HeadShare(layer, head, float(found[layer, head])) for layer, head in np.ndindex(*found.shape)]
-        return sorted(shares, key=lambda share: -abs(share.weight))
+        found = head_loadings(descent, self._reader(target), frozen.model.config.n_heads)
+        by_head = found.by_head[:, :, 0, column]
+        shares = [HeadShare(layer, head, float(by_head[layer, head])) for layer, head in np.ndindex(*by_head.shape)]
+        return float(found.direct[0, column]), sorted(shares, key=lambda share: -abs(share.weight))
 
     def score_of(self, layer: int, head: int, query: int, key: int) -> tuple[float, Sequence[Mapping[str, Any]]]:
         """Split the score of a head into pairs of nodes, strongest first, and biases.
@@ -159,9 +160,10 @@ class Trace:
         columns = Columns.of(frozen, self._kept())
         found = attribute_score(frozen, Descent(frozen, columns), layer, head, query, key)
         names = [*self.names()[: self.graph.rows.shape[1]], "others", "bias"]
-        flat = found.pairs.flatten().abs().topk(min(_MOST_PAIRS, found.pairs.numel())).indices
-        pairs = [divmod(at, len(names)) for at in flat.tolist()]
-        rows = [{"query": names[a], "key": names[b], "weight": float(found.pairs[a, b])} for a, b in pairs]
+        rows = [
+            {"query": names[query], "key": names[key], "weight": weight}
+            for query, key, weight in found.strongest(_MOST_PAIRS)
+        ]
         return found.score, rows
 
     @cached_property

@@ -123,13 +123,12 @@ def heads(
     if begin >= trace.graph.rows.shape[1]:
         raise UsageError(f"nothing flows out of {source}", "name a feature, an error or a token")
     weight = float(trace.graph.rows[trace.row(end), begin])
-    found = trace.heads(begin, end)
-    carried = sum(share.weight for share in found)
+    direct, found = trace.heads(begin, end)
     if as_json:
         shares = [{"layer": it.layer, "head": it.head, "weight": it.weight} for it in found]
-        write_json("head-loadings", {"weight": weight, "direct": weight - carried, "heads": shares})
+        write_json("head-loadings", {"weight": weight, "direct": direct, "heads": shares})
         return
-    write_fields({"edge": weight, "without a head": weight - carried})
+    write_fields({"edge": weight, "without a head": direct})
     write_table(["head", "weight"], [[f"{it.layer}.{it.head}", it.weight] for it in found[:_SHOWN]])
 
 

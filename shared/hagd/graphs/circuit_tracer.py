@@ -14,9 +14,19 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from hagd.errors import InvalidInputError
 from hagd.graphs.local_graph import GraphTarget, LocalGraph
-from hagd.graphs.neuronpedia import MOST_NODES, with_sums
+from hagd.graphs.neuronpedia import MOST_NODES, check_weights, with_sums
 
 MOST_BYTES: Final = 16 << 30
+_MOST_ACTIVE: Final = 1 << 28
+_AXES: Final = {
+    "adjacency_matrix": (2,),
+    "input_tokens": (1, 2),
+    "active_features": (2,),
+    "selected_features": (1,),
+    "activation_values": (1,),
+    "logit_probabilities": (1,),
+}
+"""How many axes each tensor of a graph may have."""
 
 
 class _Inert:
@@ -69,21 +79,27 @@ def read_circuit_tracer(path: Path) -> LocalGraph:
 
 
 def _graph(content: Any) -> LocalGraph:
+    shapes = {name: _tensor(content, name).shape for name in _AXES}
+    if wrong := [name for name, axes in _AXES.items() if len(shapes[name]) not in axes]:
+        raise ValueError(f"{wrong[0]} has {len(shapes[wrong[0]])} axes")
+    n_nodes, n_pos = shapes["adjacency_matrix"][0], shapes["input_tokens"].numel()
+    n_features, n_targets = shapes["selected_features"].numel(), shapes["logit_probabilities"].numel()
+    n_errors = n_nodes - n_features - n_pos - n_targets
+    # Before anything is made of them: a file of a few bytes may claim any size.
+    if shapes["adjacency_matrix"] != (n_nodes, n_nodes) or n_nodes > MOST_NODES // 2 or n_pos == 0 or n_targets == 0:
+        raise ValueError(f"a matrix of shape {tuple(shapes['adjacency_matrix'])}")
+    if n_errors <= 0 or n_errors % n_pos or shapes["active_features"].numel() > _MOST_ACTIVE:
+        raise ValueError(f"{n_nodes} nodes for {n_features} features and {n_pos} tokens")
     tokens, active = _tensor(content, "input_tokens").flatten().long(), _tensor(content, "active_features").long()
     chosen, values = _tensor(content, "selected_features").long(), _tensor(content, "activation_values").float()
     square, weights = _tensor(content, "adjacency_matrix").float(), _tensor(content, "logit_probabilities").float()
-    n_pos, n_features, n_targets = len(tokens), len(chosen), len(weights)
-    n_nodes = len(square)
-    n_errors = n_nodes - n_features - n_pos - n_targets
-    if square.shape != (n_nodes, n_nodes) or n_nodes > MOST_NODES or n_pos == 0 or n_errors <= 0 or n_errors % n_pos:
-        raise ValueError(f"a matrix of shape {tuple(square.shape)} for {n_features} features and {n_pos} tokens")
-    if not torch.isfinite(square).all():
-        raise ValueError("an edge is NaN or infinite")
+    if not torch.isfinite(square).all() or not torch.isfinite(values).all():
+        raise ValueError("an edge or an activation is NaN or infinite")
+    if len(chosen) and (int(chosen.min()) < 0 or len(values) != len(active)):
+        raise ValueError("the selected features are not among the active ones")
+    check_weights(weights.tolist())
     features = active[chosen]
     n_layers = n_errors // n_pos
-    bounds = torch.tensor([n_layers, n_pos, 1 << 31])
-    if features.shape[1:] != (3,) or not ((features >= 0) & (features < bounds)).all():
-        raise ValueError("a feature is of a layer that the graph does not have")
     rows = torch.cat([square[:n_features], square[n_nodes - n_targets :]])[:, : n_nodes - n_targets]
     return with_sums(
         prompt=str(content.get("input_string", "")),

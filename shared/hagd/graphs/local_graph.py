@@ -7,9 +7,12 @@ rows. The order is that of circuit-tracer, whose square matrix `LocalGraph.adjac
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
+
+_PER_ROW = ("scalars", "biases", "left_out", "left_out_abs")
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,35 @@ class LocalGraph:
     left_out_abs: Float[np.ndarray, " row"]
     """The sum of the absolute values of those edges."""
     provenance: dict[str, str] = field(default_factory=dict[str, str])
-    """What it was made with: digests of model and dictionaries."""
+    """What it was made with: the digest of the model, and how many first positions have no features."""
 
     def __post_init__(self) -> None:
         n_rows, n_columns = len(self.features) + len(self.targets), len(self.features) + self.n_errors + self.n_pos
         if self.rows.shape != (n_rows, n_columns):
             raise ValueError(f"rows are of shape {self.rows.shape}, expected {(n_rows, n_columns)}")
+        for name, length in [("activations", len(self.features)), *((it, n_rows) for it in _PER_ROW)]:
+            if getattr(self, name).shape != (length,):
+                raise ValueError(f"{name} has shape {getattr(self, name).shape}, expected {(length,)}")
+        self._check_order()
+
+    def _check_order(self) -> None:
+        """Check what influence relies on: features ascend, and nothing flows from a layer into itself or a lower one.
+
+        Raises:
+            ValueError: it is not so.
+        """
+        bounds = np.array([self.n_layers, self.n_pos, 1 << 31])
+        if not ((self.features >= 0) & (self.features < bounds)).all():
+            raise ValueError("a feature is of a layer, position or number that does not exist")
+        order = np.lexsort(self.features.T[::-1])
+        if not (order == np.arange(len(order))).all() or len(np.unique(self.features, axis=0)) < len(order):
+            raise ValueError("features are not in the order of layer, position and number")
+        starts = self.layer_starts.tolist()
+        for layer, (first, last) in enumerate(pairwise(starts)):
+            here = self.rows[first:last]
+            errors = slice(self.n_features + layer * self.n_pos, self.n_features + self.n_errors)
+            if here[:, first : self.n_features].any() or here[:, errors].any():
+                raise ValueError(f"something flows into layer {layer} from there or from a later one")
 
     @property
     def n_pos(self) -> int:

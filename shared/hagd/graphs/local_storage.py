@@ -25,7 +25,7 @@ def local_graph_to_document(graph: LocalGraph) -> Document:
     tensors: dict[str, Any] = {
         "tokens": graph.tokens.astype(np.int32),
         "features": graph.features.astype(np.int32),
-        **{name: getattr(graph, name).astype(np.float32) for name in _NUMBERS},
+        **{name: getattr(graph, name).astype(np.float32, copy=False) for name in _NUMBERS},
     }
     return Document(content, tensors)
 

@@ -164,6 +164,7 @@ def _read(content: Mapping[str, Any]) -> LocalGraph:
         _name(row, node, number)
     for place, node in kinds[_ERROR]:
         _check_position(place[1], n_pos)
+        _check_position(place[0], n_layers)
         _name(column, node, n_features + place[0] * n_pos + place[1])
     for place, node in kinds[_TOKEN]:
         _check_position(place[0], n_pos)
@@ -183,7 +184,10 @@ def _read(content: Mapping[str, Any]) -> LocalGraph:
         )
         for node in logits
     )
+    check_weights([target.weight for target in targets])
     values = np.array([float(node.get("activation") or 0.0) for _, node in features], dtype=np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError("an activation is NaN or infinite")
     return with_sums(
         prompt=str(content["metadata"].get("prompt", "")),
         tokens=tokens,
@@ -194,6 +198,16 @@ def _read(content: Mapping[str, Any]) -> LocalGraph:
         targets=targets,
         rows=rows,
     )
+
+
+def check_weights(weights: Sequence[float]) -> None:
+    """Check that targets weigh something.
+
+    Raises:
+        ValueError: a weight is negative, NaN or infinite, or all of them are zero.
+    """
+    if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not any(weights):
+        raise ValueError("its logits have no probabilities")
 
 
 def with_sums(*, rows: Float[np.ndarray, "row column"], **parts: Any) -> LocalGraph:
@@ -224,7 +238,7 @@ def _place(node: Mapping[str, Any], kind: str) -> tuple[int, ...]:
 
 def _check_position(pos: int, n_pos: int) -> None:
     if not 0 <= pos < n_pos:
-        raise ValueError(f"a node stands at position {pos} of {n_pos}")
+        raise ValueError(f"a node stands at layer or position {pos} of {n_pos}")
 
 
 def _name(numbers: dict[str, int], node: Mapping[str, Any], number: int) -> None:

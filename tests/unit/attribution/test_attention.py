@@ -92,6 +92,9 @@ def test_a_score_is_the_sum_of_its_pairs_and_moves_with_a_source_as_they_say(arc
         return float(queries[query] @ mine[key]) * frozen.model.config.d_head**-0.5
 
     assert found.score == pytest.approx(score({}), abs=1e-9)
+    assert float(found.pairs.sum()) == pytest.approx(found.score, abs=1e-9)
+    first = found.strongest(9)
+    assert [abs(weight) for *_, weight in first] == pytest.approx(found.pairs.abs().flatten().topk(9).values.tolist())
     columns = sources(graph_of(frozen))
     strongest = found.pairs.abs().sum(0)[:-2] + found.pairs.abs().sum(1)[:-2]
     for column in strongest.topk(5).indices.tolist():

@@ -54,17 +54,16 @@ def test_frozen_pieces_that_are_not_those_of_the_run_are_found_out() -> None:
         dataclasses.replace(frozen, layers=(frozen.layers[0], layer, *frozen.layers[2:])).check()
 
 
-def test_a_graph_larger_than_the_memory_is_refused_with_one_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_larger_than_the_memory_is_refused_with_one_that_fits() -> None:
     frozen = frozen_prompt("llama", "neurons")
-    whole = estimate.require_memory(frozen, 3, None)
-    smaller = estimate.estimate(frozen, 3, whole.features // 2)
-    monkeypatch.setattr(estimate, "available_bytes", lambda: int(smaller.memory_bytes / 0.9) + 1000)
+    whole = estimate.require_memory(frozen, 3, None, 1 << 40)
+    there = int(estimate.estimate(frozen, 3, whole.features // 2).memory_bytes / 0.9) + 1000
     with pytest.raises(InvalidInputError, match="GiB") as refused:
-        estimate.require_memory(frozen, 3, None)
+        estimate.require_memory(frozen, 3, None, there)
     most = int("".join(filter(str.isdigit, refused.value.hint)))
-    assert estimate.require_memory(frozen, 3, most).features == most
+    assert estimate.require_memory(frozen, 3, most, there).features == most
     with pytest.raises(InvalidInputError):
-        estimate.require_memory(frozen, 3, most + 50)
+        estimate.require_memory(frozen, 3, most + 50, there)
 
 
 @pytest.mark.parametrize("most", [0, -3])
@@ -77,7 +76,9 @@ def test_a_graph_of_no_features_is_refused(most: int) -> None:
 
 def test_targets_that_do_not_exist_are_refused() -> None:
     frozen = frozen_prompt("gpt2", "mixed")
-    for wrong in ([], [23], [-1]):
+    with pytest.raises(InvalidInputError):
+        difference(frozen, 3, 3, "nothing")
+    for wrong in ([], [23], [-1], [3, 3]):
         with pytest.raises(InvalidInputError):
             of_tokens(frozen, wrong)
     for vector in (torch.zeros(14), torch.full((14,), float("nan")), torch.ones(3)):

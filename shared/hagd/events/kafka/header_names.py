@@ -24,13 +24,13 @@ def _read_any(batch: Any) -> Any:
     try:
         return _read_strictly(batch)
     except UnicodeDecodeError:
-        readable = bytearray(batch._buffer)
-        for name in _names(readable, batch._pos):
+        # The batch owns its bytes; they are mended where they are, since each of many records may need it.
+        own = batch._buffer
+        for name in _names(own, batch._pos):
             try:
-                readable[name].decode("utf-8")
+                own[name].decode("utf-8")
             except UnicodeDecodeError:
-                readable[name] = bytes(byte if byte < 0x80 else ord("?") for byte in readable[name])
-        batch._buffer = readable
+                own[name] = bytes(byte if byte < 0x80 else ord("?") for byte in own[name])
         return _read_strictly(batch)
 
 

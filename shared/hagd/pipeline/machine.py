@@ -1,0 +1,31 @@
+"""What the machine has left for a stage."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+_GROUP: Final = Path("/sys/fs/cgroup")
+
+
+def available_bytes() -> int:
+    """Give the memory that is free, or can be made free: of the machine, or of the container where that is less."""
+    return min(_of_machine(), _of_container())
+
+
+def _of_machine() -> int:
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _of_container() -> int:
+    try:
+        most, used = ((_GROUP / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
+        return max(0, int(most) - int(used))
+    except (OSError, ValueError):
+        # No container, or one without a limit.
+        return 1 << 62
