@@ -6,7 +6,6 @@ the last batch size for comparison.
 
 import argparse
 import json
-import resource
 import time
 import warnings
 from pathlib import Path
@@ -46,7 +45,8 @@ def main() -> None:
             begun = time.perf_counter()
             graph = attribute(tokens, model, batch_size=batch)
             seconds[batch] = min(seconds.get(batch, float("inf")), time.perf_counter() - begun)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    memory = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
     answer: dict[str, Any] = {"seconds": seconds, "memory_bytes": memory}
     found = {
         "adjacency": graph.adjacency_matrix.contiguous(),
