@@ -12,7 +12,7 @@ from typing import Any, Final
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.attribution.subject import make_module, make_subject
+from benchmarks.attribution.subject import make_module, make_subject, save
 from benchmarks.rivals import CIRCUIT_TRACER, rival_python
 from benchmarks.tables import BUILD, Row
 from hagd.models.precision import multiplies_bfloat16
@@ -80,7 +80,7 @@ def measure_long() -> list[Row]:
 def _subject(active: int, n_pos: int) -> Path:
     folder = BUILD / "attribution" / f"{active}-{n_pos}"
     module = make_module(0)
-    make_subject(module, n_pos, active, 1).save(folder, module)
+    save(make_subject(module, n_pos, active, 1), folder, module)
     return folder
 
 

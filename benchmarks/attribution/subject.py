@@ -4,18 +4,17 @@ Both sides read them from the same files.
 """
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks.attribution.stored import DICTIONARIES, OUR_MODEL, PARTS, Subject, relu
 from hagd.dictionaries.dictionary import Dictionary
 from hagd.models.architectures import convert
-from hagd.models.language_model import LanguageModel
+from hagd.models.storage import save_model
 from hagd.models.trunk import Passage, run_trunk
 
 SHAPE: Final[dict[str, Any]] = {
@@ -34,26 +33,19 @@ SHAPE: Final[dict[str, Any]] = {
 N_FEATURES: Final = 4096
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What is attributed."""
-
-    model: LanguageModel
-    dictionaries: dict[int, Dictionary]
-    tokens: Tensor
-
-    def save(self, folder: Path, module: LlamaForCausalLM) -> None:
-        """Write weights for the rival."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(json.dumps(SHAPE))
-        weights = {name: it.clone().contiguous() for name, it in module.state_dict().items()}
-        save_file(weights, folder / "model.safetensors")
-        parts = {
-            f"{layer}.{name}": getattr(it, name).contiguous()
-            for layer, it in self.dictionaries.items()
-            for name in ("w_enc", "b_enc", "w_dec", "b_dec")
-        }
-        save_file(parts | {"tokens": self.tokens}, folder / "dictionaries.safetensors")
+def save(subject: Subject, folder: Path, module: LlamaForCausalLM) -> None:
+    """Write weights for both sides."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(SHAPE))
+    weights = {name: it.clone().contiguous() for name, it in module.state_dict().items()}
+    save_file(weights, folder / "model.safetensors")
+    save_model(subject.model, folder / OUR_MODEL, {})
+    parts = {
+        f"{layer}.{name}": getattr(it, name).contiguous()
+        for layer, it in subject.dictionaries.items()
+        for name in PARTS
+    }
+    save_file(parts | {"tokens": subject.tokens}, folder / DICTIONARIES)
 
 
 def make_module(seed: int) -> LlamaForCausalLM:
@@ -81,22 +73,7 @@ def make_subject(module: LlamaForCausalLM, n_pos: int, active: int, seed: int) -
         w_dec = torch.randn(N_FEATURES, width, generator=generator) / width**0.5
         zeros = torch.zeros(width)
         b_enc = torch.full((N_FEATURES,), float(bias))
-        dictionaries[layer] = _relu(layer, w_enc, b_enc, w_dec, zeros)
+        dictionaries[layer] = relu(layer, w_enc, b_enc, w_dec, zeros)
 
     run_trunk(model, tokens[None], visit)
     return Subject(model, dictionaries, tokens)
-
-
-def load_subject(folder: Path) -> Subject:
-    """Read what `Subject.save` wrote."""
-    module = LlamaForCausalLM(LlamaConfig(**SHAPE, attn_implementation="eager")).eval()
-    module.load_state_dict(load_file(folder / "model.safetensors"))
-    parts = load_file(folder / "dictionaries.safetensors")
-    names = ("w_enc", "b_enc", "w_dec", "b_dec")
-    layers = range(SHAPE["num_hidden_layers"])
-    dictionaries = {layer: _relu(layer, *(parts[f"{layer}.{name}"] for name in names)) for layer in layers}
-    return Subject(convert(module), dictionaries, parts["tokens"])
-
-
-def _relu(layer: int, w_enc: Tensor, b_enc: Tensor, w_dec: Tensor, b_dec: Tensor) -> Dictionary:
-    return Dictionary("transcoder", layer, "relu", None, None, None, w_enc, b_enc, w_dec, b_dec, None)
