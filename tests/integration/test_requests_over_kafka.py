@@ -179,6 +179,13 @@ def test_another_body_under_the_same_id_is_refused_with_the_reason(deployment: D
     assert deployment.outcome(run_id).status == "verified"
 
 
+class Unreadable(str):
+    """A header name that a client of another system writes as bytes that are no text."""
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:  # noqa: ARG002 - as of any text
+        return b"\xff\xfe"
+
+
 def poison() -> list[Record]:
     tag = ("ce_poison", secrets.token_hex(8).encode())
     headers, value = as_protobuf(fresh())
@@ -195,6 +202,7 @@ def poison() -> list[Record]:
         ([("content-type", STRUCTURED.encode())], b"[" * 99999),
         ([("hagd-attempts", b"inf"), ("hagd-not-before", b"1e300")], b"{}"),
         ([("padding", b"x" * 40_000)], b"{}"),
+        ([(Unreadable("x"), b"1")], b"unreadable name"),
     ]
     return [([*headers, tag], value) for headers, value in records]
 
