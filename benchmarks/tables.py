@@ -2,7 +2,9 @@
 
 import json
 import math
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,6 +32,21 @@ class Row:
         if math.isnan(self.value):
             return False
         return self.value <= self.floor if self.at_most else self.value >= self.floor
+
+
+def run(title: str, name: str, measures: Mapping[str, Callable[[], list[Row]]], chosen: Sequence[str]) -> int:
+    """Measure the rows of the chosen names, all of them when there are none, and report; 2 when a name is unknown."""
+    if unknown := sorted(set(chosen) - set(measures)):
+        sys.stderr.write(f"unknown: {', '.join(unknown)}; there are {', '.join(measures)}\n")
+        return 2
+    rows: list[Row] = []
+    seconds: dict[str, float] = {}
+    for each in chosen or measures:
+        began = time.monotonic()
+        rows += measures[each]()
+        seconds[each] = round(time.monotonic() - began, 1)
+        sys.stderr.write(f"{each}: {seconds[each]:.0f} s\n")
+    return report(title, name, rows, {"seconds": seconds})
 
 
 def report(title: str, name: str, rows: Sequence[Row], details: object = None) -> int:

@@ -5,12 +5,11 @@ measures only those rows.
 """
 
 import sys
-import time
 from collections.abc import Callable
 
 from benchmarks.attribution.measuring import measure_long, measure_speed
 from benchmarks.attribution.models import measure_smollm2, measure_task
-from benchmarks.tables import Row, report
+from benchmarks.tables import Row, run
 
 MEASURES: dict[str, Callable[[], list[Row]]] = {
     "task": measure_task,
@@ -20,20 +19,5 @@ MEASURES: dict[str, Callable[[], list[Row]]] = {
 }
 
 
-def main(names: list[str]) -> int:
-    """Measure the rows of these names, all of them when there are none."""
-    if unknown := sorted(set(names) - set(MEASURES)):
-        sys.stderr.write(f"unknown: {', '.join(unknown)}; there are {', '.join(MEASURES)}\n")
-        return 2
-    rows: list[Row] = []
-    seconds: dict[str, float] = {}
-    for name in names or MEASURES:
-        began = time.monotonic()
-        rows += MEASURES[name]()
-        seconds[name] = round(time.monotonic() - began, 1)
-        sys.stderr.write(f"{name}: {seconds[name]:.0f} s\n")
-    return report("Attribution graphs of one prompt", "attribution", rows, {"seconds": seconds})
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run("Attribution graphs of one prompt", "attribution", MEASURES, sys.argv[1:]))
