@@ -18,7 +18,7 @@ from hagd.events.topics import RETRY_TIERS, retry_topic, unreadable_topic
 
 
 def event(name: str, run_id: str = "run") -> Envelope:
-    return Envelope(name, run_id, 0, 0, (PlanEntry("one", 1),), {})
+    return Envelope(name, run_id, "somebody", 0, 0, (PlanEntry("one", 1),), {})
 
 
 def fresh_topic(address: str, partitions: int = 1, *, tiers: bool = True) -> str:

@@ -99,7 +99,8 @@ def _result(
     key = task_key(spec, own, config)
     task = Task(spec.id, key, 1, spec.run, config, own, spec.outputs)
     result = run_task(task, store, _ignore, lambda: False)
-    publish_manifest(store, Manifest(key, spec.id, result.outputs, result.compute_fingerprint))
+    found = Manifest(key, spec.id, result.outputs, result.compute_fingerprint, verdict=result.verdict)
+    publish_manifest(store, found)
     return dict(result.outputs)
 
 

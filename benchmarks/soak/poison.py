@@ -68,6 +68,7 @@ def _event(run_id: str, stage: str, config: dict[str, Any], inputs: dict[str, An
     content = {
         "id": hashlib.sha256(run_id.encode()).hexdigest(),
         "run_id": run_id,
+        "principal": PRINCIPAL,
         "generation": 0,
         "stage_index": 0,
         "plan": [{"stage_id": stage, "semantics_version": 1, "config": config}],

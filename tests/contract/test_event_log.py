@@ -41,7 +41,9 @@ def log(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock) -> I
 
 def event(name: str) -> Envelope:
     inputs = {"graph": ArtifactRef("a" * 64, 5, "application/json")}
-    return Envelope(name, "run", 0, 1, (PlanEntry("one", 3, {"seed": 7}), PlanEntry("two", 1)), inputs, {"x": 1.5})
+    return Envelope(
+        name, "run", "somebody", 0, 1, (PlanEntry("one", 3, {"seed": 7}), PlanEntry("two", 1)), inputs, {"x": 1.5}
+    )
 
 
 def test_an_event_is_claimed_as_it_was_appended(log: EventLog) -> None:

@@ -25,7 +25,7 @@ PLAN = (PlanEntry("subject", 1, {"task": {"modulus": 113}, "share": 0.5}), PlanE
 REQUEST = Request("ada", "first.try", PLAN, {"model": REF}, {"command": "hagd extract"})
 STAGES = (StageState("subject", "done", "cd" * 32, {"task": REF}, 2.5, 4096), StageState("transcoder", "running"))
 VALID: dict[str, bytes] = {
-    "envelope": Envelope("ef" * 32, "01" * 32, 3, 1, PLAN, {"model": REF}, {"note": "é"}).encode(),
+    "envelope": Envelope("ef" * 32, "01" * 32, "somebody", 3, 1, PLAN, {"model": REF}, {"note": "é"}).encode(),
     "submission": request_to_proto(REQUEST).SerializeToString(),
     "run": run_to_proto(
         RunState("ef" * 32, REQUEST, 3, STAGES, Outcome("verified", "transcoder"), False)

@@ -92,9 +92,11 @@ class LeaseTable:
 
     def acquire(self, task_key: str) -> Lease | None:
         """Take the lease of a task; None while somebody else holds it."""
-        current = self.read(task_key)
+        # Most tasks are asked for once, so the first holder is found out by one call.
+        first = self._settle(Lease(task_key, self.owner, epoch=1, attempts=0, beat=0), "")
+        current = None if first is not None else self.read(task_key)
         if current is None:
-            return self._settle(Lease(task_key, self.owner, epoch=1, attempts=0, beat=0), "")
+            return first
         vanished = 0
         if current.owner != NOBODY and not self.ended(current.owner):
             if not self._has_expired(current):

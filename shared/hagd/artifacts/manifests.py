@@ -30,6 +30,8 @@ class Manifest:
     seconds: float = 0.0
     peak_rss_bytes: int = 0
     generation: int = 0
+    verdict: str = ""
+    """What the outputs say of the behaviour; empty where they say nothing."""
 
     def encode(self) -> bytes:
         return rfc8785.dumps(
@@ -41,6 +43,7 @@ class Manifest:
                 "seconds": self.seconds,
                 "peak_rss_bytes": self.peak_rss_bytes,
                 "generation": self.generation,
+                "verdict": self.verdict,
             }
         )
 
@@ -63,13 +66,8 @@ def manifests_of(store: ArtifactStore, task_key: str) -> Iterator[Manifest]:
     """Give the readable manifests of a key, latest generation first."""
     for key in reversed(store.list(_prefix(task_key))):
         there = store.read(key)
-        if there is None:
-            continue
-        try:
-            yield Manifest.decode(there.data)
-        except InvalidInputError:
-            # A damaged manifest is one that was never written: its task is computed again.
-            continue
+        if there is not None and (manifest := _readable(there.data)) is not None:
+            yield manifest
 
 
 def read_manifest(store: ArtifactStore, task_key: str) -> Manifest | None:
@@ -80,6 +78,21 @@ def read_manifest(store: ArtifactStore, task_key: str) -> Manifest | None:
 def is_whole(store: ArtifactStore, manifest: Manifest) -> bool:
     """Say whether every output is there and matches its digest."""
     return all(store.check_blob(ref) for ref in manifest.outputs.values())
+
+
+def find_result(store: ArtifactStore, task_key: str) -> Manifest | None:
+    """Give the manifest whose outputs are all whole, the first where there are several, or None.
+
+    Nearly always the first generation is the only one, so it is read without looking which there are.
+    """
+    there = store.read(f"{_prefix(task_key)}{0:04d}")
+    if there is None:
+        return None
+    first = _readable(there.data)
+    if first is not None and is_whole(store, first):
+        return first
+    later = [it for it in manifests_of(store, task_key) if it.generation > 0]
+    return next((it for it in reversed(later) if is_whole(store, it)), None)
 
 
 def publish_manifest(store: ArtifactStore, manifest: Manifest) -> Manifest:
@@ -97,6 +110,14 @@ def publish_manifest(store: ArtifactStore, manifest: Manifest) -> Manifest:
         candidate = replace(manifest, generation=generation)
         if store.put_if_absent(f"{_prefix(manifest.task_key)}{generation:04d}", candidate.encode()) is not None:
             return candidate
+
+
+def _readable(data: bytes) -> Manifest | None:
+    """Read a manifest; a damaged one counts as never written, so that its task is computed again."""
+    try:
+        return Manifest.decode(data)
+    except InvalidInputError:
+        return None
 
 
 def _prefix(task_key: str) -> str:

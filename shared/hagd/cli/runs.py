@@ -279,7 +279,8 @@ def _cancel_here(opened: "OpenRun") -> "RunState":
     runs.cancel(run_id)
     if not opened.folder.is_active():
         unfinished = [stage for stage in opened.state.stages if stage.status not in ("done", "cached")]
-        runs.finish(run_id, opened.state.generation, Outcome("cancelled", unfinished[0].stage_id))
+        outcome = Outcome("cancelled", unfinished[0].stage_id)
+        runs.finish(run_id, opened.state.generation, outcome, opened.state.request.principal)
     return runs.get(run_id)
 
 

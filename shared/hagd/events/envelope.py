@@ -51,6 +51,8 @@ class Envelope:
 
     id: str
     run_id: str
+    principal: str
+    """Who asked for the run."""
     generation: int
     """How often the run was opened again; an event of an earlier generation is stale."""
     stage_index: int
@@ -80,6 +82,7 @@ class Envelope:
         content: dict[str, Any] = {
             "id": self.id,
             "run_id": self.run_id,
+            "principal": self.principal,
             "generation": self.generation,
             "stage_index": self.stage_index,
             "plan": [entry.to_json() for entry in self.plan],
@@ -124,6 +127,7 @@ class Envelope:
             read = Envelope(
                 id=value["id"],
                 run_id=value["run_id"],
+                principal=value["principal"],
                 generation=value["generation"],
                 stage_index=value["stage_index"],
                 plan=tuple(PlanEntry.from_json(entry) for entry in value["plan"]),
@@ -171,7 +175,7 @@ def _wrong_fields(read: Envelope) -> list[str]:
     wrong = [name for name, (value, kind) in kinds.items() if not isinstance(value, kind) or isinstance(value, bool)]
     wrong += [] if read.lane in LANES else ["lane"]
     # They become parts of keys and of names of topics.
-    wrong += [] if is_name(read.run_id) else ["run_id"]
+    wrong += [name for name in ("run_id", "principal") if not is_name(getattr(read, name))]
     wrong += [f"plan[{n}].stage_id" for n, entry in enumerate(read.plan) if not is_name(entry.stage_id)]
     return wrong or ([] if 0 <= read.stage_index < len(read.plan) else ["stage_index"])
 

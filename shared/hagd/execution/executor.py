@@ -42,6 +42,8 @@ class TaskResult:
     peak_rss_bytes: int
     has_checkpoints: bool
     """Whether it kept checkpoints, which nobody needs any more."""
+    verdict: str = ""
+    """What an output says of the behaviour as `content["data"]["verdict"]`; empty where none does."""
 
 
 class Executor(Protocol):

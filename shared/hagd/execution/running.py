@@ -7,7 +7,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -69,8 +69,10 @@ def run_task(
     documents = function(inputs, task.config, context)
     _check_roles(task, documents)
     outputs = {role: put_document(store, documents[role]) for role in task.outputs}
-    seconds = time.monotonic() - started
-    return TaskResult(outputs, compute_fingerprint(threads), seconds, peak_rss_bytes(), context.has_checkpoints)
+    seconds, verdict = time.monotonic() - started, _verdict([documents[role] for role in task.outputs])
+    return TaskResult(
+        outputs, compute_fingerprint(threads), seconds, peak_rss_bytes(), context.has_checkpoints, verdict
+    )
 
 
 def load_function(path: str) -> StageFunction:
@@ -133,6 +135,12 @@ def _check_roles(task: Task, documents: Mapping[str, Document]) -> None:
             f"stage {task.stage_id!r} gave {sorted(documents)} where it declares {sorted(task.outputs)}",
             "this is a defect of the stage",
         )
+
+
+def _verdict(documents: Iterable[Document]) -> str:
+    found = (document.content.get("data") for document in documents)
+    texts = (data.get("verdict") for data in found if isinstance(data, dict))
+    return next((text for text in texts if isinstance(text, str)), "")
 
 
 def available_threads() -> int:

@@ -98,6 +98,7 @@ def result_to_json(result: TaskResult) -> dict[str, Any]:
         "seconds": result.seconds,
         "peak_rss_bytes": result.peak_rss_bytes,
         "has_checkpoints": result.has_checkpoints,
+        "verdict": result.verdict,
     }
 
 
@@ -109,6 +110,7 @@ def result_from_json(value: Mapping[str, Any]) -> TaskResult:
         value["seconds"],
         value["peak_rss_bytes"],
         value["has_checkpoints"],
+        value["verdict"],
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from hagd.artifacts.manifests import is_whole, read_manifest
+from hagd.artifacts.manifests import find_result
 from hagd.artifacts.reference import ArtifactRef
 from hagd.errors import NotARunError
 from hagd.extraction.settings import STAGES
@@ -95,8 +95,8 @@ def _cached_stages(plan: tuple[PlanEntry, ...], out: Path) -> int:
     inputs: dict[str, ArtifactRef] = {}
     for done, entry in enumerate(plan):
         spec = find_stage(entry.stage_id)
-        manifest = read_manifest(store, task_key(spec, inputs, entry.config))
-        if manifest is None or not is_whole(store, manifest):
+        manifest = find_result(store, task_key(spec, inputs, entry.config))
+        if manifest is None:
             return done
         inputs |= manifest.outputs
     return len(plan)

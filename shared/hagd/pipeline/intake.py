@@ -189,7 +189,7 @@ def event_of(request: Request) -> Envelope:
     beside = {name: value for name, value in content.items() if name not in ("plan", "inputs")}
     identity = event_id(run_id, ENTRY_STAGE, sha256(body).hexdigest(), 0)
     return Envelope(
-        identity, run_id, 0, 0, request.plan, request.inputs, {_REQUEST: beside}, lane=request.lane
+        identity, run_id, request.principal, 0, 0, request.plan, request.inputs, {_REQUEST: beside}, lane=request.lane
     ).carried()
 
 

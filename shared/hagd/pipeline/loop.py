@@ -10,16 +10,16 @@ that was appended is not appended twice, and the claim is given up last.
 import logging
 import math
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Final
 
 from hagd.artifacts.clock import Clock, SystemClock
 from hagd.artifacts.leases import Lease, LeaseTable
-from hagd.artifacts.manifests import Manifest, is_whole, publish_manifest, read_manifest
+from hagd.artifacts.manifests import Manifest, find_result, publish_manifest
 from hagd.artifacts.reference import ArtifactRef
-from hagd.artifacts.store import ArtifactStore, get_document
+from hagd.artifacts.store import ArtifactStore
 from hagd.errors import (
     ArtifactNotFoundError,
     CancelledError,
@@ -55,7 +55,7 @@ RETRY_SECONDS: Final = (10.0, 120.0, 1800.0)
 BATCH_TURN: Final = 4
 """Every so many claims the batch lane goes first, so that it never stands still."""
 _PROGRESS_EVENT_SECONDS: Final = 2.0
-_VERDICTS: Final[dict[Any, OutcomeStatus]] = {"verified": "verified", "refuted": "refuted"}
+_VERDICTS: Final[Mapping[str, OutcomeStatus]] = {"verified": "verified", "refuted": "refuted"}
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -161,7 +161,7 @@ class StageLoop:
             self._settle(delivery, error, ())
             return
         self.watch.task(work.key)
-        manifest = self._finished(work.key)
+        manifest = find_result(self.store, work.key)
         if manifest is not None:
             self._publish(delivery, manifest, shards, cached=True)
         elif shards and envelope.part == WHOLE:
@@ -231,10 +231,6 @@ class StageLoop:
         self._report(delivery, 0.0, len(shards), f"divided into {len(shards)} shards")
         self.log.ack(delivery)
 
-    def _finished(self, key: str) -> Manifest | None:
-        manifest = read_manifest(self.store, key)
-        return manifest if manifest is not None and is_whole(self.store, manifest) else None
-
     def _work(self, delivery: Delivery, work: Work, shards: Sequence[str], lease: Lease, place: Place) -> None:
         envelope = delivery.envelope
         if lease.attempts >= MAX_WORKER_DEATHS:
@@ -255,7 +251,7 @@ class StageLoop:
         try:
             with keeper, self.watch.computation(self.spec.id):
                 # Somebody may have finished between the look at the manifest and the lease.
-                found = None if lease.is_first else self._finished(work.key)
+                found = None if lease.is_first else find_result(self.store, work.key)
                 manifest = found or self._compute(delivery, work, keeper, place)
         except WorkerDiedError as error:
             self.leases.release(keeper.lease, worker_died=True)
@@ -286,7 +282,13 @@ class StageLoop:
         # The worker is free; the next task need not wait until this result is announced.
         place.leave()
         found = Manifest(
-            work.key, self.spec.id, result.outputs, result.compute_fingerprint, result.seconds, result.peak_rss_bytes
+            work.key,
+            self.spec.id,
+            result.outputs,
+            result.compute_fingerprint,
+            result.seconds,
+            result.peak_rss_bytes,
+            verdict=result.verdict,
         )
         manifest = publish_manifest(self.store, found)
         if manifest.outputs != found.outputs:
@@ -377,22 +379,14 @@ class StageLoop:
             following = replace(envelope, stage_index=index + 1, inputs={**envelope.inputs, **manifest.outputs})
             self._emit(requested_topic(envelope.plan[index + 1].stage_id, envelope.lane), manifest, following)
         else:
-            verdict = self._verdict(manifest)
+            verdict: OutcomeStatus = _VERDICTS.get(manifest.verdict, "no claim")
             # Who reads facts and not the store learns from the last one how the run ended.
             self._emit(fact_topic(self.spec.id), manifest, replace(envelope, data={**data, "verdict": verdict}))
-            self.runs.finish(run_id, generation, Outcome(verdict, self.spec.id))
+            self.runs.finish(run_id, generation, Outcome(verdict, self.spec.id), envelope.principal)
 
     def _emit(self, topic: str, manifest: Manifest, envelope: Envelope) -> None:
         identity = event_id(envelope.run_id, topic, manifest.task_key, envelope.generation)
         self.log.append(topic, replace(envelope, id=identity))
-
-    def _verdict(self, manifest: Manifest) -> OutcomeStatus:
-        """Give the verdict that an output of the last stage holds as `content["data"]["verdict"]`."""
-        for role in self.spec.outputs:
-            data = get_document(self.store, manifest.outputs[role]).content.get("data")
-            if isinstance(data, dict) and data.get("verdict") in _VERDICTS:
-                return _VERDICTS[data["verdict"]]
-        return "no claim"
 
     def _report(self, delivery: Delivery, done: float, total: float, message: str) -> None:
         """Tell the process at hand at once, and observers every few seconds; they can do without."""

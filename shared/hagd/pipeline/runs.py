@@ -171,13 +171,8 @@ class RunStore:
         """Say whether somebody asked to stop."""
         return self._read(run_id, generation, "cancel") is not None
 
-    def finish(self, run_id: str, generation: int, outcome: Outcome) -> Outcome:
-        """Write how the run ended, unless somebody was first; give the outcome that stands.
-
-        Raises:
-            UnknownNameError: there is no such run.
-        """
-        principal = self.request(run_id).principal
+    def finish(self, run_id: str, generation: int, outcome: Outcome, principal: str) -> Outcome:
+        """Write how the run of a principal ended, unless somebody was first; give the outcome that stands."""
         is_first = self._write(run_id, generation, "outcome", outcome.to_json())
         self.active.clear(principal, run_id)
         return outcome if is_first else self.outcome(run_id, generation) or outcome

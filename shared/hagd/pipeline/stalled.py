@@ -93,7 +93,7 @@ def resubmit(states: Iterable[RunState], runs: RunStore, log: EventLog) -> list[
         if state.outcome is not None:
             continue
         if state.cancel_requested:
-            runs.finish(state.run_id, state.generation, Outcome("cancelled"))
+            runs.finish(state.run_id, state.generation, Outcome("cancelled"), state.request.principal)
             continue
         generation = runs.reopen(state.run_id, after=state.generation)
         announce(state.run_id, generation, state.request, log)

@@ -76,14 +76,17 @@ def opening_event(run_id: str, generation: int, request: Request, healings: int 
     """Give the event that starts a generation of a run."""
     identity, data = event_id(run_id, ENTRY_STAGE, "", generation), {"healings": healings}
     lane, trace = request.lane, current_traceparent()
-    return Envelope(identity, run_id, generation, 0, request.plan, request.inputs, data, lane=lane, traceparent=trace)
+    plan, inputs = request.plan, request.inputs
+    return Envelope(
+        identity, run_id, request.principal, generation, 0, plan, inputs, data, lane=lane, traceparent=trace
+    )
 
 
 def end_run(envelope: Envelope, outcome: Outcome, runs: RunStore, log: EventLog) -> None:
     """Write the outcome of a run, unless it has one, then announce it; of a run that nobody asked for there is none."""
     if not runs.exists(envelope.run_id):
         return
-    announce_end(envelope, runs.finish(envelope.run_id, envelope.generation, outcome), log)
+    announce_end(envelope, runs.finish(envelope.run_id, envelope.generation, outcome, envelope.principal), log)
 
 
 def announce_end(envelope: Envelope, outcome: Outcome, log: EventLog) -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from hagd.artifacts.manifests import Manifest, is_whole, publish_manifest, read_manifest
+from hagd.artifacts.manifests import Manifest, find_result, is_whole, publish_manifest, read_manifest
 from hagd.errors import InvalidInputError
 from hagd.testing import MemoryStore
 
@@ -46,6 +46,19 @@ def test_a_damaged_output_that_comes_out_different_opens_the_next_generation() -
     second = publish_manifest(store, manifest(store, b"b"))
     assert second == replace(manifest(store, b"b"), generation=1)
     assert read_manifest(store, KEY) == second
+
+
+def test_the_result_of_a_key_is_its_first_whole_manifest() -> None:
+    store = MemoryStore()
+    assert find_result(store, KEY) is None
+    first = publish_manifest(store, manifest(store, b"a"))
+    assert find_result(store, KEY) == first
+    store.blobs[first.outputs["out"].sha256] = b"x"
+    assert find_result(store, KEY) is None
+    second = publish_manifest(store, manifest(store, b"b"))
+    assert find_result(store, KEY) == second
+    store.put_blob(b"a", "text/plain")
+    assert find_result(store, KEY) == first
 
 
 def test_a_damaged_manifest_counts_as_none_and_does_not_block_the_next() -> None:

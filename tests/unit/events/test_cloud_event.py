@@ -43,7 +43,7 @@ def test_protobuf_stays_bytes_even_when_it_could_be_text() -> None:
 
 
 def test_the_sdk_reads_a_fact_and_finds_what_our_own_reader_decodes() -> None:
-    fact = Envelope("ab" * 32, "cd" * 32, 0, 0, (PlanEntry("verification", 1),), {}, {"status": "done"})
+    fact = Envelope("ab" * 32, "cd" * 32, "somebody", 0, 0, (PlanEntry("verification", 1),), {}, {"status": "done"})
     topic = fact_topic("verification")
     headers = headers_of(topic, fact, 1_900_000_000.25)
     event = kafka.from_binary_event(kafka.KafkaMessage(dict(headers), None, fact.encode()))

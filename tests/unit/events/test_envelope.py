@@ -14,7 +14,7 @@ from hagd.telemetry.traceparent import of_run
 
 def envelope(data: dict[str, object]) -> Envelope:
     plan = (PlanEntry("a", 3, {"x": 0.5}), PlanEntry("b", 5))
-    return Envelope("id", "run", 2, 1, plan, {"in": ArtifactRef("0" * 64, 7, "x/y")}, data)
+    return Envelope("id", "run", "somebody", 2, 1, plan, {"in": ArtifactRef("0" * 64, 7, "x/y")}, data)
 
 
 def test_an_event_survives_encoding() -> None:
@@ -67,6 +67,8 @@ def test_topics_are_named_by_stage_and_facts_by_what_happened() -> None:
         ("plan", [{"stage_id": "a", "semantics_version": "1", "config": {}}] * 2),
         ("run_id", "../../outside"),
         ("run_id", "Run One"),
+        ("principal", "../../outside"),
+        ("principal", None),
         ("lane", "fast"),
         ("part", 7),
         ("plan", [{"stage_id": "a/b", "semantics_version": 1, "config": {}}] * 2),

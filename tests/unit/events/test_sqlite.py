@@ -21,13 +21,13 @@ from hagd.events.envelope import Envelope, PlanEntry
 from hagd.events.sqlite import SqliteEventLog
 log = SqliteEventLog(Path(sys.argv[1]))
 for number in range(10**6):
-    log.append("t", Envelope(str(number), "run", 0, 0, (PlanEntry("one", 1),), {}))
+    log.append("t", Envelope(str(number), "run", "somebody", 0, 0, (PlanEntry("one", 1),), {}))
     print(number, flush=True)
 """
 
 
 def event(name: str) -> Envelope:
-    return Envelope(name, "run", 0, 0, (PlanEntry("one", 1),), {})
+    return Envelope(name, "run", "somebody", 0, 0, (PlanEntry("one", 1),), {})
 
 
 def test_whatever_was_answered_is_there_after_kill_9(tmp_path: Path) -> None:

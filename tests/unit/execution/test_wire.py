@@ -45,7 +45,7 @@ def test_a_kind_that_is_not_known_here_keeps_its_name() -> None:
 def test_tasks_and_results_survive_json() -> None:
     task = Task("one", "key", 3, "a:b", {"x": 0.5}, {"in": REF}, ("out",), "run", "trace")
     assert task_from_json(task_to_json(task)) == task
-    result = TaskResult({"out": REF}, {"threads": 2}, 1.5, 4096, True)
+    result = TaskResult({"out": REF}, {"threads": 2}, 1.5, 4096, True, "verified")
     assert result_from_json(result_to_json(result)) == result
 
 

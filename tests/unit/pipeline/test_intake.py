@@ -202,7 +202,7 @@ def test_an_event_of_another_type_or_content_is_no_request() -> None:
 
 def test_an_event_of_our_own_passes_and_may_not_say_by_itself_who_asks() -> None:
     plan = (PlanEntry("numbers", 1, {"seed": 5}),)
-    own = Envelope("id", "ab" * 32, 0, 0, plan, {}, {"healings": 0})
+    own = Envelope("id", "ab" * 32, "somebody", 0, 0, plan, {}, {"healings": 0})
     assert READER([("hagd-id", b"id")], own.encode()) == own
     forged = READER(*as_json(data_of(Request("me", "a", plan))))
     with pytest.raises(InvalidInputError, match="it holds a request"):

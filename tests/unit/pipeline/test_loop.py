@@ -264,7 +264,7 @@ def test_an_end_whose_writer_died_before_it_was_told_is_told_by_whoever_comes_ne
 ) -> None:
     run_id = world.submit()
     world.router.step()
-    world.runs.finish(run_id, 0, Outcome(status, "numbers"))
+    world.runs.finish(run_id, 0, Outcome(status, "numbers"), "somebody")
     world.drive()
     assert world.executor.tasks == []
     assert [event.envelope.data["status"] for event in world.log.read(topic)] == [status]

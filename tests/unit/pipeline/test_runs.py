@@ -52,14 +52,14 @@ def test_stages_go_from_pending_over_running_to_done_and_the_first_result_stays(
 
 def test_the_first_outcome_stands(runs: RunStore) -> None:
     run_id = runs.create(REQUEST, "identity")
-    assert runs.finish(run_id, 0, Outcome("verified", "b")) == Outcome("verified", "b")
-    assert runs.finish(run_id, 0, Outcome("cancelled")) == Outcome("verified", "b")
+    assert runs.finish(run_id, 0, Outcome("verified", "b"), REQUEST.principal) == Outcome("verified", "b")
+    assert runs.finish(run_id, 0, Outcome("cancelled"), REQUEST.principal) == Outcome("verified", "b")
 
 
 def test_opening_again_starts_clean_and_keeps_what_was(runs: RunStore) -> None:
     run_id = runs.create(REQUEST, "identity")
     runs.cancel(run_id)
-    runs.finish(run_id, 0, Outcome("cancelled"))
+    runs.finish(run_id, 0, Outcome("cancelled"), REQUEST.principal)
     assert runs.reopen(run_id, after=0) == runs.reopen(run_id, after=0) == 1
     state = runs.get(run_id)
     assert (state.generation, state.outcome, state.cancel_requested) == (1, None, False)
@@ -69,11 +69,13 @@ def test_opening_again_starts_clean_and_keeps_what_was(runs: RunStore) -> None:
 def test_a_failed_run_raises_the_error_of_its_stage(runs: RunStore) -> None:
     run_id = runs.create(REQUEST, "identity")
     runs.get(run_id).raise_for_failure()
-    runs.finish(run_id, 0, Outcome("failed", "a", failure_of(AccuracyGateError("3 of 7", "train longer"))))
+    runs.finish(
+        run_id, 0, Outcome("failed", "a", failure_of(AccuracyGateError("3 of 7", "train longer"))), REQUEST.principal
+    )
     with pytest.raises(AccuracyGateError, match="3 of 7"):
         runs.get(run_id).raise_for_failure()
     runs.reopen(run_id, after=0)
-    runs.finish(run_id, 1, Outcome("cancelled"))
+    runs.finish(run_id, 1, Outcome("cancelled"), REQUEST.principal)
     with pytest.raises(CancelledError):
         runs.get(run_id).raise_for_failure()
 

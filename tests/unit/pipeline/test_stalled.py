@@ -93,7 +93,7 @@ def test_progress_keeps_a_run_from_being_stalled(world: World) -> None:
 
 def test_a_run_that_is_over_is_not_stalled(world: World) -> None:
     world.take_delivery_away().clock.advance(1e6)
-    world.runs.finish(world.run_id, 0, Outcome("failed"))
+    world.runs.finish(world.run_id, 0, Outcome("failed"), "somebody")
     assert world.stalled() == []
 
 
