@@ -25,6 +25,7 @@ from hagd_transcoder.domain.starting import Start
 GATED_K = 64
 PLAIN_K = 32
 START_FACTOR = 8
+RANDOM_BALANCE = 0.01
 
 
 def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
@@ -87,9 +88,12 @@ def make_plan(config: CorpusTranscoderConfig, model: LanguageModel, corpus: Corp
     per_window = sum(windows.bounds.diff(dim=1).flatten().tolist()) / len(windows)
     per_step = max(1, round(config.batch / per_window))
     tokens = config.tokens or len(windows) * per_window
+    place = config.start or ("random" if n_features > shape.d_mlp else "mlp")
+    activation = config.activation or ("relu" if place == "random" and not gated else "mlp")
+    named = model.blocks[0].mlp.activation if activation == "mlp" else activation
     return CorpusPlan(
         layers=layers,
-        start=Start(n_features, config.start, config.skip),
+        start=Start(n_features, place, config.skip, named),
         k_start=min(n_features, max(k, config.k_start or START_FACTOR * k)),
         k=k,
         rule=config.rule,
@@ -97,6 +101,7 @@ def make_plan(config: CorpusTranscoderConfig, model: LanguageModel, corpus: Corp
         windows=per_step,
         learning_rate=config.learning_rate,
         auxiliary=config.auxiliary,
+        balance=(RANDOM_BALANCE if place == "random" else 0.0) if config.balance is None else config.balance,
         half=config.precision == "bfloat16",
         checkpoints=config.checkpoints,
         seed=config.seed,

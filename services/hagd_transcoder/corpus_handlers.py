@@ -27,8 +27,11 @@ class CorpusTranscoderConfig(BaseModel):
     """Layers that get a dictionary; null for all."""
     rule: Literal["topk", "batch-topk"] = "topk"
     """Who competes for k: the features of a token, or those of all tokens of a step. The latter ends as JumpReLU."""
-    start: Literal["mlp", "random"] = "mlp"
-    """Where training starts: at the MLP's own weights, or at random ones (a control)."""
+    start: Literal["mlp", "random"] | None = None
+    """Where training starts: at the MLP's own weights, or at random ones; null for the latter where there are more
+    features than neurons, because what goes beyond the neurons would learn nothing beside them."""
+    activation: Literal["mlp", "relu"] | None = None
+    """Of the features; null for the MLP's own, or ReLU for a random start beside an MLP without a gate."""
     skip: bool = True
     """Learn a linear path beside the features."""
     tokens: Positive | None = None
@@ -38,6 +41,9 @@ class CorpusTranscoderConfig(BaseModel):
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5e-3
     auxiliary: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1 / 32
     """Weight of the loss that lets dead features rebuild what is missing."""
+    balance: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """How fast features that are rarely kept are favoured where features compete for k, in the first 80 % of the
+    steps; null for 0.01 with a random start and 0, which is not at all, with one at the MLP."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of products in the model's run and in the steps; weights, sums and what is reported stay in float32."""
     checkpoints: Positive = 10

@@ -24,6 +24,7 @@ class CorpusPlan:
     """Windows per step."""
     learning_rate: float
     auxiliary: float
+    balance: float
     half: bool
     checkpoints: int
     seed: int

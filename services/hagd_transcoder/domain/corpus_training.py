@@ -20,7 +20,7 @@ from hagd.models.trunk import Passage, run_trunk
 from hagd.pipeline.contract import StageContext
 from hagd.tasks.splits import generator_for
 from hagd_transcoder.domain.corpus_plan import SCALE_TOKENS, CorpusPlan
-from hagd_transcoder.domain.schedules import annealed, learning_rate
+from hagd_transcoder.domain.schedules import annealed, is_balanced, learning_rate
 from hagd_transcoder.domain.sparse.step import Encoder
 from hagd_transcoder.domain.sparse.trainer import SparseTrainer, restore_trainers, state_of_trainers
 from hagd_transcoder.domain.starting import starting_dictionary, variance_of
@@ -68,7 +68,7 @@ def _start(model: LanguageModel, windows: Windows, plan: CorpusPlan) -> dict[int
     count = max(1, min(len(windows), SCALE_TOKENS // windows.corpus.context))
     batch = windows.batch(windows_of_step(len(windows), count, 0, plan.seed))
     trainers: dict[int, SparseTrainer] = {}
-    encoder = Encoder(model.blocks[0].mlp.activation, plan.k, plan.rule, half=plan.half)
+    encoder = Encoder(plan.start.activation, plan.k, plan.rule, half=plan.half)
 
     def visit(layer: int, passage: Passage) -> None:
         if layer not in plan.layers:
@@ -76,7 +76,9 @@ def _start(model: LanguageModel, windows: Windows, plan: CorpusPlan) -> dict[int
         mlp, generator = model.blocks[layer].mlp, generator_for(plan.seed, "dictionary", layer)
         dictionary = starting_dictionary(plan.start, mlp, layer, passage.x[batch.counted], generator)
         variance = variance_of(passage.out[batch.counted])
-        trainers[layer] = SparseTrainer.start(dictionary, variance, encoder, auxiliary=plan.auxiliary)
+        trainers[layer] = SparseTrainer.start(
+            dictionary, variance, encoder, auxiliary=plan.auxiliary, balance=plan.balance
+        )
 
     run_trunk(model, batch.tokens, visit, upto=max(plan.layers), half=plan.half)
     return trainers
@@ -89,13 +91,14 @@ def _step(
     losses: dict[int, float] = {}
     k = annealed(step, plan.steps, plan.k_start, plan.k)
     rate = learning_rate(step, plan.steps, plan.learning_rate)
+    balanced = is_balanced(step, plan.steps)
 
     def visit(layer: int, passage: Passage) -> None:
         if layer in trainers:
             read, written = passage.x[batch.counted], passage.out[batch.counted]
             if not torch.isfinite(written).all():
                 raise NonFiniteError(f"the MLP of layer {layer} gives NaN or infinity", "check the model's weights")
-            losses[layer] = trainers[layer].step(read, written, rate, k=k).loss
+            losses[layer] = trainers[layer].step(read, written, rate, k=k, balanced=balanced).loss
 
     run_trunk(model, batch.tokens, visit, upto=max(trainers), half=plan.half)
     return losses

@@ -53,10 +53,11 @@ def _start(
     model: LanguageModel, discovery: Discovery, plan: TrainingPlan, generator: torch.Generator
 ) -> dict[int, SparseTrainer]:
     sample = discovery.first(SCALE_PROMPTS)
-    start, trainers = Start(plan.n_features, plan.start, plan.skip), dict[int, SparseTrainer]()
+    trainers = dict[int, SparseTrainer]()
     for layer in plan.layers:
         causal = causal_positions(sample.prompts.layout, layer, model.config.n_layers)
         x, mlp = sample.activations.mlp_in[layer][:, causal].flatten(0, 1), model.blocks[layer].mlp
+        start = Start(plan.n_features, plan.start, plan.skip, mlp.activation)
         dictionary = starting_dictionary(start, mlp, layer, x, generator)
         trainers[layer] = SparseTrainer.start(
             dictionary, variance_of(mlp(x)), Encoder(mlp.activation, plan.k), auxiliary=plan.auxiliary

@@ -7,6 +7,11 @@ def annealed(step: int, steps: int, first: int, last: int) -> int:
     return round(first * (last / first) ** done)
 
 
+def is_balanced(step: int, steps: int) -> bool:
+    """Say whether rare features are favoured at a step: in the first 80 % of the steps."""
+    return step < 0.8 * steps
+
+
 def learning_rate(step: int, steps: int, peak: float) -> float:
     """Give the learning rate at a step: 10 steps of warm-up, constant to the middle, then linear to 1 %."""
     return peak * min(1.0, (step + 1) / 10, 2 * (1 - step / steps) + 0.01)

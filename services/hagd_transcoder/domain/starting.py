@@ -5,7 +5,7 @@ zero and annealing k only has to keep it small. This matters most where inputs a
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,9 @@ from torch import Tensor
 from hagd.dictionaries.dictionary import Dictionary, neurons_of
 from hagd.models.language_model import Mlp
 
+_WRITTEN: Final = 0.03
+"""Norm of a random decoder, beside the distance of the MLP's output to its mean."""
+
 
 @dataclass(frozen=True)
 class Start:
@@ -21,19 +24,21 @@ class Start:
 
     n_features: int
     place: Literal["mlp", "random"]
-    """At the MLP's own weights, or at random ones of the same size."""
+    """At the MLP's own weights, or at random ones."""
     skip: bool
     """Whether there is a linear path beside the features; it starts at zero."""
+    activation: str
+    """Of the features, a name in `ACTIVATIONS`."""
 
 
 def starting_tensors(
     start: Start, mlp: Mlp, layer: int, x: Float[Tensor, "token d_model"], generator: torch.Generator
 ) -> dict[str, Tensor]:
     """Give the tensors of a `Dictionary` by name; what its MLP reads, `x`, ranks the neurons by usage."""
-    tensors = _at_mlp(start.n_features, mlp, layer, mlp.neurons(x), generator)
     if start.place == "random":
-        tensors = {name: _like(tensor, generator) for name, tensor in tensors.items()}
-        tensors["b_dec"] = mlp(x).mean(0)
+        tensors = _at_random(start.n_features, mlp, x, generator)
+    else:
+        tensors = _at_mlp(start.n_features, mlp, layer, mlp.neurons(x), generator)
     if start.skip:
         tensors["w_skip"] = torch.zeros(x.shape[-1], x.shape[-1])
     return tensors
@@ -47,7 +52,7 @@ def starting_dictionary(
     return Dictionary(
         kind="transcoder" if mlp.w_gate is None else "gated",
         layer=layer,
-        activation=mlp.activation,
+        activation=start.activation,
         k=None,
         w_gate=tensors.get("w_gate"),
         b_gate=tensors.get("b_gate"),
@@ -91,8 +96,21 @@ def _at_mlp(
     return tensors
 
 
-def _like(tensor: Tensor, generator: torch.Generator) -> Tensor:
-    """Give noise of the same size; biases start at zero."""
-    if tensor.dim() == 1:
-        return torch.zeros_like(tensor)
-    return torch.randn(tensor.shape, generator=generator) * tensor.std()
+def _at_random(
+    n_features: int, mlp: Mlp, x: Float[Tensor, "token d_model"], generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Give encoders whose pre-activations have a variance of about one, and decoders that write little: a step of the
+    optimiser, which is as large for every weight, then turns encoders by little and decoders by much."""
+    out = mlp(x)
+    mean, reads = out.mean(0), x.square().sum(-1).mean().sqrt()
+    writes = _WRITTEN * (out - mean).square().sum(-1).mean().sqrt()
+
+    def read() -> Tensor:
+        return torch.randn(x.shape[-1], n_features, generator=generator) / reads
+
+    directions = torch.randn(n_features, out.shape[-1], generator=generator)
+    tensors = {"w_enc": read(), "b_enc": torch.zeros(n_features), "b_dec": mean}
+    tensors["w_dec"] = directions / directions.norm(dim=-1, keepdim=True) * writes
+    if mlp.w_gate is not None:
+        tensors |= {"w_gate": read(), "b_gate": torch.zeros(n_features)}
+    return tensors

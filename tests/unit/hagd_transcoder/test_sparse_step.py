@@ -109,6 +109,24 @@ def test_lists_and_whole_matrices_take_the_same_step(rule: Any, activation: str,
         torch.testing.assert_close(whole.gradients[name], gradient)
 
 
+@BOTH
+@pytest.mark.parametrize("rule", ["topk", "batch-topk"])
+def test_a_favoured_feature_wins_a_place_and_writes_what_it_would_anyway(take: Any, rule: Any) -> None:
+    found, (x, out) = weights(False, False, torch.float64), batch(torch.float64)
+    favour = torch.ones(FEATURES, dtype=torch.float64)
+    favour[3] = 1e6
+    act = torch.relu(x @ found["enc"].T + found["b_enc"])
+    scores = act * found["dec"].norm(dim=1)
+    usual, favoured = (take(found, x, out, Encoder("relu", 4, rule), 3.0, favour=it) for it in (None, favour))
+    assert usual.fired[3] < favoured.fired[3] == (act[:, 3] > 0).sum()
+    places = select(scores * favour, 4, rule)
+    kept = torch.zeros_like(act)
+    kept[places.token, places.feature] = act[places.token, places.feature]
+    torch.testing.assert_close(favoured.error, out - kept @ found["dec"] - found["b_dec"])
+    # The bar of BatchTopK is in the units of scores, whoever was favoured.
+    assert favoured.weakest == pytest.approx(float(scores[places.token, places.feature].min()))
+
+
 def test_whole_matrices_in_half_precision_point_where_exact_ones_do() -> None:
     found, (x, out) = weights(True, True, torch.float32), batch(torch.float32)
     exact, half = (dense_step(found, x, out, Encoder("silu", FEATURES, half=it), 3.0) for it in (False, True))

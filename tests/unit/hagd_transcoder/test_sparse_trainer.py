@@ -69,16 +69,32 @@ def test_features_that_never_win_learn_from_the_error_of_the_others_alone() -> N
     assert moved == [False, True]
 
 
+def test_rare_features_are_favoured_until_they_are_kept_and_the_rest_never() -> None:
+    start = neurons_of(mlp(), 0)
+    weak = start.w_dec.clone()
+    weak[:12] *= 0.02
+    learner = trainer(replace(start, w_dec=weak), 4, auxiliary=0.0, balance=0.1)
+    fired = [learner.step(tokens(256, it), mlp()(tokens(256, it)), 1e-6, balanced=True).fired for it in range(60)]
+    few = int((fired[0][:12] > 0).sum())
+    assert few <= 4
+    assert int((torch.stack(fired[-10:]).sum(0) > 0).sum()) == NEURONS
+    assert float(learner.favour.max()) > 1.0
+    assert float(learner.favour[fired[0].argmax()]) == 0.0
+    alone = learner.step(tokens(256, 0), mlp()(tokens(256, 0)), 1e-6).fired
+    assert int((alone[:12] > 0).sum()) == few
+
+
 def test_training_goes_on_from_a_checkpoint_as_if_nothing_had_happened() -> None:
-    whole, first = trainer(neurons_of(mlp(), 0), 5, dead_after=3), trainer(neurons_of(mlp(), 0), 5, dead_after=3)
+    settings = {"dead_after": 3, "balance": 0.1}
+    whole, first = trainer(neurons_of(mlp(), 0), 5, **settings), trainer(neurons_of(mlp(), 0), 5, **settings)
     for step in range(12):
         x = tokens(64, step)
-        whole.step(x, mlp()(x), 1e-2)
+        whole.step(x, mlp()(x), 1e-2, balanced=True)
         if step == 5:
-            second = trainer(neurons_of(mlp(), 0), 5, dead_after=3)
+            second = trainer(neurons_of(mlp(), 0), 5, **settings)
             second.restore({name: tensor.clone() for name, tensor in first.state().items()})
             first = second
-        first.step(x, mlp()(x), 1e-2)
+        first.step(x, mlp()(x), 1e-2, balanced=True)
     for name, tensor in whole.state().items():
         assert first.state()[name].equal(tensor), name
 

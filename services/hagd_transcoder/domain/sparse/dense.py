@@ -33,12 +33,13 @@ def dense_step(
     encoder: Encoder,
     variance: float,
     importance: Float[Tensor, " token"] | None = None,
+    favour: Float[Tensor, " d_feature"] | None = None,
 ) -> StepResult:
     """Give loss and gradients; arguments as of `sparse_step`."""
     if importance is None:
         importance = x.new_full((len(x),), 1.0 / len(x))
     dtype = torch.bfloat16 if encoder.half else x.dtype
-    encoded = _encode(weights, x, encoder)
+    encoded = _encode(weights, x, encoder, favour)
     decoder = weights["dec"].to(dtype)
     error = out - (encoded.value @ decoder).to(out.dtype) - weights["b_dec"]
     if "skip" in weights:
@@ -62,7 +63,9 @@ def dense_step(
     return StepResult(loss, gradients, error, (encoded.value != 0).sum(0), encoded.weakest)
 
 
-def _encode(weights: Weights, x: Float[Tensor, "token d_model"], encoder: Encoder) -> _Encoded:
+def _encode(
+    weights: Weights, x: Float[Tensor, "token d_model"], encoder: Encoder, favour: Float[Tensor, " d_feature"] | None
+) -> _Encoded:
     act = ACTIVATIONS[encoder.activation]
     up = product(x, weights["enc"], weights["b_enc"], half=encoder.half)
     if "gate" in weights:
@@ -71,17 +74,15 @@ def _encode(weights: Weights, x: Float[Tensor, "token d_model"], encoder: Encode
     else:
         value, slope_enc = with_slope(act, up)
         slope_gate = None
-    kept, weakest = _chosen(value.abs().mul_(weights["dec"].norm(dim=1).to(value.dtype)), encoder.k, encoder.rule)
-    return _Encoded(value.mul(kept), kept, slope_enc, slope_gate, weakest)
+    scores = value.abs().mul_(weights["dec"].norm(dim=1).to(value.dtype))
+    kept = _chosen(scores if favour is None else scores * favour.to(scores.dtype), encoder.k, encoder.rule)
+    return _Encoded(value.mul(kept), kept, slope_enc, slope_gate, float(scores[kept].min()))
 
 
-def _chosen(
-    scores: Float[Tensor, "token d_feature"], k: int, rule: Rule
-) -> tuple[Bool[Tensor, "token d_feature"], float]:
-    """Mark what is kept; give the smallest score among it."""
+def _chosen(scores: Float[Tensor, "token d_feature"], k: int, rule: Rule) -> Bool[Tensor, "token d_feature"]:
+    """Mark what is kept."""
     k = min(k, scores.shape[1])
     competing = scores if rule == "topk" else scores.flatten()[None]
     count = k if rule == "topk" else k * len(scores)
-    best = competing.topk(count, dim=1, sorted=False)
-    kept = torch.zeros_like(competing, dtype=torch.bool).scatter_(1, best.indices, True)
-    return kept.view_as(scores), float(best.values.min())
+    best = competing.topk(count, dim=1, sorted=False).indices
+    return torch.zeros_like(competing, dtype=torch.bool).scatter_(1, best, True).view_as(scores)

@@ -70,6 +70,7 @@ def sparse_step(
     encoder: Encoder,
     variance: float,
     importance: Float[Tensor, " token"] | None = None,
+    favour: Float[Tensor, " d_feature"] | None = None,
 ) -> StepResult:
     """Give loss and gradients.
 
@@ -80,10 +81,11 @@ def sparse_step(
         encoder: how features are activated and kept.
         variance: what squared errors are measured in.
         importance: weight of each token in the loss; the mean over tokens when None.
+        favour: factor of each feature's score where features compete to be kept, and nowhere else; 1 when None.
     """
     if importance is None:
         importance = x.new_full((len(x),), 1.0 / len(x))
-    kept = _encode(weights, x, encoder)
+    kept = _encode(weights, x, encoder, favour)
     chosen = kept.selection
     with torch.enable_grad():
         value = kept.value.detach().requires_grad_()
@@ -122,9 +124,12 @@ def sparse_step(
     return StepResult(loss, gradients, error, fired, kept.weakest)
 
 
-def _encode(weights: Weights, x: Float[Tensor, "token d_model"], encoder: Encoder) -> _Kept:
-    """Give what each token keeps: the largest |activation| times decoder norm."""
+def _encode(
+    weights: Weights, x: Float[Tensor, "token d_model"], encoder: Encoder, favour: Float[Tensor, " d_feature"] | None
+) -> _Kept:
+    """Give what each token keeps: the largest |activation| times decoder norm, times what favours the feature."""
     act, norms = ACTIVATIONS[encoder.activation], weights["dec"].norm(dim=1)
+    norms = norms if favour is None else norms * favour
     dense = product(x, weights["enc"], weights["b_enc"], half=encoder.half)
     if "gate" in weights:
         gate = product(x, weights["gate"], weights["b_gate"], half=encoder.half)
@@ -135,7 +140,8 @@ def _encode(weights: Weights, x: Float[Tensor, "token d_model"], encoder: Encode
     else:
         scores = act(dense).abs_().mul_(norms.to(dense.dtype))
     chosen = select(scores, encoder.k, encoder.rule)
-    weakest = float(scores[chosen.token, chosen.feature].min())
+    won = scores[chosen.token, chosen.feature]
+    weakest = float((won if favour is None else won / favour[chosen.feature]).min())
     up = _rows_dot(x, weights["enc"], chosen) + weights["b_enc"][chosen.feature]
     if "gate" not in weights:
         value, slope = with_slope(act, up)

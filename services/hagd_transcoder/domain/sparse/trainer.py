@@ -1,4 +1,9 @@
-"""One dictionary while it learns on the sparse path: weights in rows, fused Adam, and the count of idle features."""
+"""One dictionary while it learns on the sparse path: weights in rows, fused Adam, and the count of idle features.
+
+A feature that is rarely kept learns rarely, and is kept more rarely still, until it is dead. Two things work against
+that: dead features learn from the error of the living ones (AuxK), and rare ones are favoured where features compete, by
+as much as it takes.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,6 +26,14 @@ _NEWEST = 0.05
 """Weight of the newest batch in the moving average."""
 _REVIVED = 64
 """Dead features that may rebuild the error of one token."""
+_RARE = 0.2
+"""Share of the average use below which a feature is favoured more from step to step, and above which less."""
+_USE_TOKENS = 5000
+"""Tokens over which use is averaged."""
+_BALANCE_TOKENS = 256
+"""Tokens after which a rare feature's favour has grown by the balance."""
+_MOST_FAVOUR = 5.0
+"""Natural logarithm of the largest factor."""
 
 
 @dataclass
@@ -36,11 +49,17 @@ class SparseTrainer:
     """Weight of the loss that lets dead features rebuild what is missing; 0 for none."""
     dead_after: int
     """Steps without firing after which a feature counts as dead."""
+    balance: float
+    """How fast rare features are favoured where features compete: growth of the logarithm of the factor; 0 for not."""
     optimiser: torch.optim.Adam
     idle: Int[Tensor, " d_feature"]
     """Steps since each feature fired."""
     cutoff: Float[Tensor, ""]
     """Moving average of the smallest score that a batch kept: what BatchTopK becomes when there is no batch."""
+    use: Float[Tensor, " d_feature"]
+    """Moving average of the share of tokens that keep each feature; below zero before the first step."""
+    favour: Float[Tensor, " d_feature"]
+    """Natural logarithm of the factor by which each feature is favoured."""
 
     @staticmethod
     def start(
@@ -50,13 +69,17 @@ class SparseTrainer:
         *,
         auxiliary: float = 1 / 32,
         dead_after: int = 100,
+        balance: float = 0.0,
     ) -> "SparseTrainer":
         """Begin at the weights of a dictionary, which is left as it is."""
         weights = rows_of(dictionary)
         optimiser = torch.optim.Adam(list(weights.values()), lr=1e-3, fused=True)
         idle = torch.zeros(dictionary.n_features, dtype=torch.int64, device=dictionary.w_dec.device)
         cutoff = torch.full((), -1.0, device=idle.device)
-        return SparseTrainer(weights, encoder, variance, auxiliary, dead_after, optimiser, idle, cutoff)
+        use, favour = torch.full_like(weights["b_enc"], -1.0), torch.zeros_like(weights["b_enc"])
+        return SparseTrainer(
+            weights, encoder, variance, auxiliary, dead_after, balance, optimiser, idle, cutoff, use, favour
+        )
 
     def step(
         self,
@@ -66,6 +89,7 @@ class SparseTrainer:
         *,
         k: int | None = None,
         importance: Float[Tensor, " token"] | None = None,
+        balanced: bool = False,
     ) -> StepResult:
         """Take one step of the optimiser.
 
@@ -75,6 +99,7 @@ class SparseTrainer:
             learning_rate: of this step.
             k: features per token in place of the encoder's, while that is annealed.
             importance: weight of each token, as of `sparse_step`.
+            balanced: whether rare features are favoured in this step; towards the end they must win by themselves.
 
         Raises:
             NonFiniteError: the loss is NaN or infinite; the weights are left as they were.
@@ -82,13 +107,16 @@ class SparseTrainer:
         encoder = self.encoder if k is None else replace(self.encoder, k=k)
         dense = encoder.k * (_DENSE_HALF if encoder.half else _DENSE) >= len(self.idle)
         take = dense_step if dense else sparse_step
-        result = take(self.weights, x, out, encoder, self.variance, importance)
+        favour = self.favour.exp() if balanced and self.balance else None
+        result = take(self.weights, x, out, encoder, self.variance, importance, favour)
         if not torch.isfinite(torch.tensor(result.loss)):
             raise NonFiniteError(
                 f"training dictionaries diverged: the loss is {result.loss}", "lower the learning rate of the stage"
             )
         self._revive(x, result, importance)
         self.idle = torch.where(result.fired > 0, 0, self.idle + 1)
+        if favour is not None:
+            self._rebalance(result.fired / len(x), encoder.k, len(x))
         before = self.cutoff if self.cutoff >= 0 else torch.full_like(self.cutoff, result.weakest)
         self.cutoff = before.lerp(torch.full_like(before, result.weakest), _NEWEST)
         for name, tensor in self.weights.items():
@@ -122,7 +150,7 @@ class SparseTrainer:
 
     def state(self) -> dict[str, Tensor]:
         """Give all that a checkpoint must hold, by name."""
-        found = {"idle": self.idle, "cutoff": self.cutoff}
+        found = {"idle": self.idle, "cutoff": self.cutoff, "use": self.use, "favour": self.favour}
         for name, tensor in self.weights.items():
             found[name] = tensor
             found |= {f"{name}.{part}": value for part, value in self.optimiser.state[tensor].items()}
@@ -130,7 +158,7 @@ class SparseTrainer:
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` gave."""
-        self.idle, self.cutoff = state["idle"], state["cutoff"]
+        self.idle, self.cutoff, self.use, self.favour = (state[it] for it in ("idle", "cutoff", "use", "favour"))
         for name, tensor in self.weights.items():
             tensor.copy_(state[name])
             moments = {part: state[f"{name}.{part}"] for part in ("step", "exp_avg", "exp_avg_sq")}
@@ -140,6 +168,14 @@ class SparseTrainer:
         """Divide the smallest kept score, which is |activation| times decoder norm, by the norms."""
         norms = self.weights["dec"].norm(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
         return self.cutoff.clamp_min(0) / norms
+
+    def _rebalance(self, share: Float[Tensor, " d_feature"], k: int, n_tokens: int) -> None:
+        """Favour what was kept by a smaller share of the tokens than `_RARE` of the average a little more."""
+        newest = min(1.0, n_tokens / _USE_TOKENS)
+        self.use = share if self.use[0] < 0 else self.use.lerp(share, newest)
+        growth = self.balance * n_tokens / _BALANCE_TOKENS
+        too_rare = torch.sign(_RARE * k / len(share) - self.use)
+        self.favour = (self.favour + growth * too_rare).clamp(0, _MOST_FAVOUR)
 
     def _revive(
         self, x: Float[Tensor, "token d_model"], result: StepResult, importance: Float[Tensor, " token"] | None
