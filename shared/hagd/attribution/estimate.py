@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from hagd.attribution.build import BUFFER_CELLS, CHUNK_CELLS
-from hagd.attribution.descent import coordinate_layers, hears_tokens
+from hagd.attribution.coordinates import coordinate_layers
 from hagd.attribution.frozen import FrozenPrompt
+from hagd.attribution.heard_tokens import hears_tokens
 from hagd.errors import InvalidInputError
 
 _STREAMS: Final = 8

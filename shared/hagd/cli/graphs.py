@@ -23,6 +23,7 @@ from hagd.cli.options import (
 )
 from hagd.cli.output import say, write_fields, write_json, write_table
 from hagd.cli.tracing import build_trace, heads, prune, qk, take_in, write_neuronpedia
+from hagd.dictionaries.names import NEURONS
 from hagd.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def build(
     text: Annotated[str | None, typer.Option(help="One prompt to trace, in place of a task.")] = None,
     dictionaries: Annotated[
         str, typer.Option(help="Of --text: neurons, or a folder of dictionaries in any layout that convert reads.")
-    ] = "neurons",
+    ] = NEURONS,
     target: Annotated[
         list[str], typer.Option(help="Of --text: token that the graph ends at; the likeliest by default. Repeatable.")
     ] = [],  # noqa: B006  # typer copies it
@@ -81,7 +82,7 @@ def build(
         asked = PromptSettings(text, dictionaries, tuple(target), against, nodes)
         build_trace(settings, asked, out, store=store, threads=threads, quiet=quiet, as_json=as_json)
         return
-    if target or against is not None or nodes is not None or dictionaries != "neurons":
+    if target or against is not None or nodes is not None or dictionaries != NEURONS:
         raise UsageError("--dictionaries, --target, --against and --nodes belong to --text", "add --text")
     plan = build_plan(settings, upto="coarsening", use=use_of(use))
     folder = out or default_folder(settings, plan)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from hagd.dictionaries.names import NEURONS
 from hagd.errors import UsageError
 from hagd.extraction.plan import PRINCIPAL, RUNS_FOLDER, digest_of_plan
 from hagd.extraction.settings import Settings, model_config
@@ -19,7 +20,6 @@ TRACE: Final = "graph-trace"
 IMPORT_STAGES: Final = ("graph-import", "local-hierarchy")
 IMPORT: Final = "graph-import"
 """The request id of an import in its folder."""
-NEURONS: Final = "neurons"
 _OF_A_TASK: Final = ("task", "prompts", "modulus", "resolution", "sizes", "budget", "draws", "threshold")
 
 
