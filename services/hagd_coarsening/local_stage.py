@@ -36,12 +36,12 @@ def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -
     replacement = Replacement(any_dictionaries_from_document(inputs["dictionaries"]), model)
     frozen = freeze(model, replacement, tokens, plain=min(checked.plain_positions, max(len(tokens) - 1, 0)))
     targets = _targets(frozen, checked, prompt.vocabulary)
-    require_memory(frozen, len(targets), checked.nodes, available_bytes())
+    require_memory(frozen, len(targets), checked.nodes, available_bytes(), heads=checked.heads)
     graph = build_local_graph(
         frozen,
         PromptText(prompt.text, prompt.token_texts),
         targets,
-        LocalGraphConfig(most_features=checked.nodes, half=checked.half),
+        LocalGraphConfig(most_features=checked.nodes, half=checked.half, heads=checked.heads),
         context.progress,
     )
     graph = dataclasses.replace(

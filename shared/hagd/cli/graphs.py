@@ -22,7 +22,7 @@ from hagd.cli.options import (
     with_settings,
 )
 from hagd.cli.output import say, write_fields, write_json, write_table
-from hagd.cli.tracing import build_trace, heads, prune, qk, take_in, write_neuronpedia
+from hagd.cli.tracing import build_trace, prune, qk, split_by_head, take_in, write_neuronpedia
 from hagd.dictionaries.names import NEURONS
 from hagd.errors import UsageError
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Attribution graphs and their hierarchies.", no_args_is_help=True)
 app.command("import")(take_in)
 app.command()(prune)
-app.command()(heads)
+app.command("heads")(split_by_head)
 app.command()(qk)
 
 
@@ -65,6 +65,7 @@ def build(
     nodes: Annotated[
         int | None, typer.Option(min=1, help="Of --text: features with a node, by influence; all by default.")
     ] = None,
+    heads: Annotated[bool, typer.Option("--heads", help="Of --text: heads are nodes, one at every position.")] = False,
     out: OutOption = None,
     store: StoreOption = None,
     threads: ThreadsOption = None,
@@ -79,11 +80,11 @@ def build(
     if text is not None:
         if use:
             raise UsageError("--text and --use exclude each other", "a prompt is traced by stages of its own")
-        asked = PromptSettings(text, dictionaries, tuple(target), against, nodes)
+        asked = PromptSettings(text, dictionaries, tuple(target), against, nodes, heads)
         build_trace(settings, asked, out, store=store, threads=threads, quiet=quiet, as_json=as_json)
         return
-    if target or against is not None or nodes is not None or dictionaries != NEURONS:
-        raise UsageError("--dictionaries, --target, --against and --nodes belong to --text", "add --text")
+    if target or against is not None or nodes is not None or heads or dictionaries != NEURONS:
+        raise UsageError("--dictionaries, --target, --against, --nodes and --heads belong to --text", "add --text")
     plan = build_plan(settings, upto="coarsening", use=use_of(use))
     folder = out or default_folder(settings, plan)
     state = run_plan(folder, plan, "graph-build", store=store, threads=threads, quiet=quiet)

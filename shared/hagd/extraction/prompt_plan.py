@@ -33,6 +33,8 @@ class PromptSettings:
     targets: tuple[str, ...] = ()
     against: str | None = None
     nodes: int | None = None
+    heads: bool = False
+    """Whether heads are nodes."""
 
 
 def build_prompt_plan(
@@ -69,6 +71,8 @@ def build_prompt_plan(
         configs["local-graph"]["against"] = asked.against
     if asked.nodes is not None:
         configs["local-graph"]["nodes"] = asked.nodes
+    if asked.heads:
+        configs["local-graph"]["heads"] = True
     plan = tuple(
         plan_entry(stage, {**configs[stage], **settings.overrides.get(stage, {})}, stages) for stage in PROMPT_STAGES
     )
