@@ -21,9 +21,10 @@ from hagd.attribution.targets import of_tokens
 from hagd.dictionaries.storage import any_dictionaries_from_document
 from hagd.errors import InvalidInputError
 from hagd.graphs.local_graph import LocalGraph
-from hagd.graphs.local_influence import GraphScores, Pruned, column_influence, missed_influence, prune, score
+from hagd.graphs.local_influence import Pruned, column_influence, missed_influence, prune, score
 from hagd.graphs.local_storage import local_graph_from_document
 from hagd.graphs.neuronpedia import Labels, to_neuronpedia
+from hagd.graphs.scores import GraphScores
 from hagd.models.storage import model_from_document
 
 MODEL: Final = "model"

@@ -3,6 +3,7 @@
 What is done with the graph of one prompt stands in `tracing.py`.
 """
 
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -94,9 +95,11 @@ def build(
 
 def _write_summary(folder: Path, run_id: str | None, *, as_json: bool) -> None:
     from hagd.extraction.result import Extraction  # noqa: PLC0415
+    from hagd.graphs.scores import score_task_graph  # noqa: PLC0415
 
     result = Extraction.open(folder, run_id)
     graph, hierarchy = result.graph, result.hierarchy
+    scores = score_task_graph(graph)
     kinds: dict[str, int] = {}
     for node in graph.nodes:
         kinds[node.kind] = kinds.get(node.kind, 0) + 1
@@ -106,9 +109,11 @@ def _write_summary(folder: Path, run_id: str | None, *, as_json: bool) -> None:
     ]
     if as_json:
         content = {"nodes": graph.n_nodes, "edges": len(graph.weight), "by_kind": kinds, "levels": levels}
+        content |= asdict(scores)
         write_json("graph", content)
         return
     write_fields({"nodes": graph.n_nodes, "edges": len(graph.weight), "prompts": graph.n_prompts} | kinds)
+    write_fields({"replacement": scores.replacement, "completeness": scores.completeness})
     write_table(["level", "groups", "largest", "cut"], [list(level.values()) for level in levels])
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hagd.errors import InvalidInputError
 from hagd.graphs.local_graph import LocalGraph
+from hagd.graphs.scores import GraphScores
 
 
 @dataclass(frozen=True)
@@ -25,18 +26,6 @@ class Pruned:
     edges: Bool[np.ndarray, "row column"]
     cumulative: Float[np.ndarray, " node"]
     """Of every node: the share of all influence that it and all stronger nodes have; targets, which have none, 1."""
-
-
-@dataclass(frozen=True)
-class GraphScores:
-    """How much of what reaches the targets the graph explains; all between 0 and 1."""
-
-    replacement: float
-    """Share of the influence of tokens and errors that tokens have: paths that run through features alone."""
-    completeness: float
-    """Share of what goes into nodes, weighted by their influence, that does not come from errors."""
-    errors_by_layer: tuple[float, ...]
-    """Share of the influence of tokens and errors that the errors of each layer have."""
 
 
 def column_influence(graph: LocalGraph) -> Float[np.ndarray, " column"]:
