@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from hagd.errors import InvalidInputError
 from hagd.pipeline.contract import Config, StageSpec
 from hagd.pipeline.fields import fields_of, read_fields
 
@@ -24,6 +25,9 @@ class CoarseningConfig(BaseModel):
     """Edges below this share of the strongest one into the same node are left out."""
     source_value: Literal["activation", "difference"] = "activation"
     """What an edge multiplies the gradient with: the clean output, or clean minus counterfactual."""
+    steps: Annotated[int, Field(ge=1, le=64)] = 1
+    """Points at which gradients are taken between counterfactual and clean prompt (integrated gradients), which takes
+    `source_value` difference and some `steps` times as long; 1 takes them at the clean prompt alone."""
     branching: Annotated[int, Field(ge=2)] = 4
     """A level of n groups has ceil(n / branching) parents."""
     affinity: Literal["log1p", "raw", "row", "functional"] = "log1p"
@@ -44,7 +48,12 @@ def resolve(config: Config) -> dict[str, Any]:
 
 def read_config(config: Config) -> CoarseningConfig:
     """Parse a config; errors as in `resolve`."""
-    return read_fields("coarsening", CoarseningConfig, config)
+    checked = read_fields("coarsening", CoarseningConfig, config)
+    if checked.steps > 1 and checked.source_value != "difference":
+        raise InvalidInputError(
+            "integrated gradients go from the counterfactual to the clean prompt", "set source_value to 'difference'"
+        )
+    return checked
 
 
 STAGE = StageSpec(

@@ -26,6 +26,8 @@ class LocalGraphStageConfig(BaseModel):
     """Features with a node, chosen by influence; null for all that are active."""
     plain_positions: Annotated[int, Field(ge=0)] = 1
     """First positions without features: all that MLPs write there is error."""
+    heads: bool = False
+    """Heads are nodes, one at every position, and cut points: all other edges stay at their position."""
     half: bool = False
     """Products in bfloat16, where the processor has instructions for it."""
 

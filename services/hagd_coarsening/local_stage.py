@@ -12,11 +12,12 @@ from hagd.attribution.frozen import FrozenPrompt, freeze
 from hagd.attribution.replacement import Replacement
 from hagd.attribution.targets import LogitChoice, Targets, difference, likeliest, of_tokens
 from hagd.dictionaries.storage import any_dictionaries_from_document
-from hagd.errors import CorruptArtifactError, InvalidInputError
+from hagd.errors import InvalidInputError
 from hagd.graphs.local_storage import local_graph_to_document
 from hagd.models.storage import model_from_document
 from hagd.pipeline.contract import Config, StageContext
 from hagd.pipeline.machine import available_bytes
+from hagd.tasks.prompt import prompt_from_document
 from hagd_coarsening.local_handlers import LocalGraphStageConfig, read_config
 
 
@@ -29,26 +30,23 @@ def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -
         NonFiniteError: the model or the attribution diverged.
     """
     checked = read_config(config)
-    model, prompt = model_from_document(inputs["model"]), inputs["prompt"]
-    try:
-        tokens = torch.from_numpy(prompt.tensors["tokens"].astype("int64"))
-        text, names = str(prompt.content["text"]), tuple(prompt.content["vocabulary"])
-        texts, digest = tuple(prompt.content["token_texts"]), str(prompt.content["model"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CorruptArtifactError(f"the prompt lacks a part: {error}", "run the prompt stage again") from error
+    model, prompt = model_from_document(inputs["model"]), prompt_from_document(inputs["prompt"])
+    tokens = torch.from_numpy(prompt.tokens)
     context.progress(0, 1, f"running {len(tokens)} tokens")
     replacement = Replacement(any_dictionaries_from_document(inputs["dictionaries"]), model)
     frozen = freeze(model, replacement, tokens, plain=min(checked.plain_positions, max(len(tokens) - 1, 0)))
-    targets = _targets(frozen, checked, names)
-    require_memory(frozen, len(targets), checked.nodes, available_bytes())
+    targets = _targets(frozen, checked, prompt.vocabulary)
+    require_memory(frozen, len(targets), checked.nodes, available_bytes(), heads=checked.heads)
     graph = build_local_graph(
         frozen,
-        PromptText(text, texts),
+        PromptText(prompt.text, prompt.token_texts),
         targets,
-        LocalGraphConfig(most_features=checked.nodes, half=checked.half),
+        LocalGraphConfig(most_features=checked.nodes, half=checked.half, heads=checked.heads),
         context.progress,
     )
-    graph = dataclasses.replace(graph, provenance={"model": digest, "plain_positions": str(checked.plain_positions)})
+    graph = dataclasses.replace(
+        graph, provenance={"model": prompt.model, "plain_positions": str(checked.plain_positions)}
+    )
     return {"local_graph": local_graph_to_document(graph)}
 
 

@@ -49,6 +49,7 @@ def coarsen(
             edges_per_node=config.edges_per_node,
             edge_threshold=config.edge_threshold,
             source_value=config.source_value,
+            steps=config.steps,
             seed=config.seed,
         ),
         lambda done, total, message: progress(_GRAPH_SHARE * done / total, 1.0, message),

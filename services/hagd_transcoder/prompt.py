@@ -5,17 +5,16 @@ This module only checks configs and loads without torch; the work is in `prompt_
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from hagd.dictionaries.names import NEURONS
 from hagd.errors import InvalidInputError, UsageError
 from hagd.pipeline.contract import Config, StageSpec
 from hagd.pipeline.fields import fields_of, read_fields
 from hagd.pipeline.local_files import digest_of_file
 from hagd_transcoder.model_source import PretrainedSource, identify_model, parse_model
-
-NEURONS: Final = "neurons"
 
 
 class PromptConfig(BaseModel):

@@ -11,15 +11,15 @@ from hagd.dictionaries.cross_layer import CrossLayerTranscoder, cross_layer_to_d
 from hagd.dictionaries.dictionary import neurons_of
 from hagd.dictionaries.formats.registry import check_belongs, read_folder
 from hagd.dictionaries.formats.spaces import fold
+from hagd.dictionaries.names import NEURONS
 from hagd.dictionaries.storage import dictionaries_to_document
 from hagd.errors import InvalidInputError
 from hagd.models.loading import LoadedModel, load_model
 from hagd.models.storage import model_to_document
 from hagd.pipeline.contract import Config, StageContext
+from hagd.tasks.prompt import Prompt, prompt_to_document
 from hagd_transcoder.model_source import PretrainedSource
-from hagd_transcoder.prompt import NEURONS, PromptConfig, digest_of_dictionaries, read_prompt_config
-
-FORMAT = "hagd.prompt/1"
+from hagd_transcoder.prompt import PromptConfig, digest_of_dictionaries, read_prompt_config
 
 
 def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -> dict[str, Document]:
@@ -42,11 +42,11 @@ def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -
     return {
         "model": model_to_document(loaded.model),
         "dictionaries": _dictionaries(checked, loaded),
-        "prompt": Document({**prompt.content, "model": loaded.digest, "model_name": loaded.name}, prompt.tensors),
+        "prompt": prompt_to_document(prompt),
     }
 
 
-def _tokenised(config: PromptConfig, source: PretrainedSource, loaded: LoadedModel) -> Document:
+def _tokenised(config: PromptConfig, source: PretrainedSource, loaded: LoadedModel) -> Prompt:
     tokenizer = loaded.tokenizer
     if config.tokens is not None:
         tokens = list(config.tokens)
@@ -60,8 +60,9 @@ def _tokenised(config: PromptConfig, source: PretrainedSource, loaded: LoadedMod
     vocabulary = range(loaded.model.config.vocab_size)
     texts = [] if tokenizer is None else [tokenizer.text(token) for token in tokens]
     names = [] if tokenizer is None else [tokenizer.text(token) for token in vocabulary]
-    content = {"format": FORMAT, "text": config.text or "", "token_texts": texts, "vocabulary": names}
-    return Document(content, {"tokens": np.array(tokens, dtype=np.int32)})
+    return Prompt(
+        config.text or "", np.array(tokens, dtype=np.int64), tuple(texts), tuple(names), loaded.digest, loaded.name
+    )
 
 
 def _dictionaries(config: PromptConfig, loaded: LoadedModel) -> Document:

@@ -69,6 +69,23 @@ def test_an_edge_from_another_position_is_carried_by_heads(ask: CommandLine) -> 
     assert ok(ask("graph", "heads", "x", "--into", "target.0", "--from", "token@3")).out
 
 
+def test_with_heads_as_nodes_nothing_else_leaves_its_position(ask: CommandLine) -> None:
+    ok(ask(*BUILD[:-3], "y", "--heads", "--quiet"))
+    pruned = ok(ask("graph", "prune", "y", "--json")).data
+    assert any(node.startswith("head.") for node in pruned["nodes"])
+    for edge in pruned["edges"]:
+        ends = [edge["source"], edge["target"]]
+        if not any(end.startswith("head.") for end in ends):
+            places = {end.partition("@")[2] or "4" for end in ends}
+            assert len(places) == 1, edge
+    split = ("--into", "target.0", "--from", "token@3", "--json")
+    ours, theirs = (ok(ask("graph", "heads", run, *split)).data for run in ("y", "x"))
+    assert ours["weight"] == pytest.approx(theirs["weight"], rel=1e-3, abs=1e-5)
+    refused = ask("graph", "export", "y", "--format", "neuronpedia", "--json")
+    assert refused.code == 2
+    assert "--heads" in refused.error["hint"]
+
+
 def test_a_score_is_split_into_pairs(ask: CommandLine) -> None:
     found = ok(ask("graph", "qk", "x", "--head", "12.4", "--query", "4", "--key", "3", "--json")).data
     assert found["pairs"]
@@ -88,6 +105,7 @@ def test_a_score_is_split_into_pairs(ask: CommandLine) -> None:
         ("graph", "build", "--text", "x"),
         ("graph", "build", "--text", "x", "--model", "smollm2", "--task", "ioi"),
         ("graph", "build", "--task", "parity", "--nodes", "9"),
+        ("graph", "build", "--task", "parity", "--heads"),
         ("graph", "build", "--text", "x", "--model", "smollm2", "--dictionaries", "nowhere"),
     ],
 )

@@ -1,7 +1,8 @@
 """How nodes read the residual stream: the gradient of a target's scalar where it reads, everything else frozen.
 
 Along direct residual paths the gradient at a write site equals the gradient at the read site of the same
-position, so one vector per (target, position read) serves every source. Norm denominators are frozen throughout.
+position, so one vector per (target, position read) serves every source. Norm denominators are frozen, but for
+places on a path (`path.py`), where they are live.
 
 * logit: the metric m. It reads the final norm at the answer positions.
 * feature: its pre-activation (product encoders: the up path times the frozen gate), 0 where it is inactive.
@@ -15,7 +16,7 @@ Tokens and errors are sources only: nothing flows into an error, by convention.
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from hagd.dictionaries.dictionary import Dictionary
@@ -28,7 +29,11 @@ def read_logit(model: LanguageModel, trace: Trace) -> dict[int, Float[Tensor, "b
     """Give the metric's read vector at each answer position."""
     reads: dict[int, Tensor] = {}
     for slot, pos in enumerate(trace.layout.answer_positions):
-        read = model.norm_final.pull_back(trace.metric_direction[:, slot], trace.final_scale[:, pos])[:, None]
+        scale = trace.final_scale[:, pos]
+        read = model.norm_final.pull_back(trace.metric_direction[:, slot], scale)
+        if trace.stream is not None:
+            read = live(model.norm_final, read, trace.stream.final[:, pos], scale)
+        read = read[:, None]
         reads[pos] = reads[pos] + read if pos in reads else read
     return reads
 
@@ -36,18 +41,40 @@ def read_logit(model: LanguageModel, trace: Trace) -> dict[int, Float[Tensor, "b
 def read_block(model: LanguageModel, trace: Trace, layer: int) -> Float[Tensor, "batch pos d_model"]:
     """Give the read vectors of a whole MLP, one per position: its transposed Jacobian applied to g."""
     block = model.blocks[layer]
+    x = trace.clean.mlp_in[layer] if trace.stream is None else block.norm_mlp(trace.stream.before_mlp[layer])
     with torch.enable_grad():
-        x = trace.clean.mlp_in[layer].detach().requires_grad_()
+        x = x.detach().requires_grad_()
         (pulled,) = torch.autograd.grad(block.mlp(x), x, trace.gradients.mlps[layer])
-    return block.norm_mlp.pull_back(pulled, trace.mlp_scale[layer])
+    return _before_mlp(model, trace, layer, pulled)
 
 
 def read_skip(
     model: LanguageModel, trace: Trace, layer: int, w_skip: Float[Tensor, "d_model d_model"]
 ) -> Float[Tensor, "batch pos d_model"]:
     """Give the read vectors of a skip path, one per position."""
-    pulled = trace.gradients.mlps[layer] @ w_skip.T
-    return model.blocks[layer].norm_mlp.pull_back(pulled, trace.mlp_scale[layer])
+    return _before_mlp(model, trace, layer, trace.gradients.mlps[layer] @ w_skip.T)
+
+
+def _before_mlp(
+    model: LanguageModel, trace: Trace, layer: int, read: Float[Tensor, "batch pos d_model"]
+) -> Float[Tensor, "batch pos d_model"]:
+    norm, scale = model.blocks[layer].norm_mlp, trace.mlp_scale[layer]
+    pulled = norm.pull_back(read, scale)
+    return pulled if trace.stream is None else live(norm, pulled, trace.stream.before_mlp[layer], scale)
+
+
+def live(
+    norm: Norm,
+    pulled: Float[Tensor, "*batch d_model"],
+    resid: Float[Tensor, "*#batch d_model"],
+    scale: Float[Tensor, "*#batch 1"],
+) -> Float[Tensor, "*batch d_model"]:
+    """Give the gradient through a norm whose denominator moves, from that with the denominator held.
+
+    `d(1/s)/dx = -x s^-3 / d_model`, x centred for LayerNorm, so what goes along x is taken away.
+    """
+    x = resid - resid.mean(-1, keepdim=True) if norm.kind == "layer" else resid
+    return pulled - x * (x * pulled).sum(-1, keepdim=True) * scale**2 / x.shape[-1]
 
 
 @dataclass(frozen=True)
@@ -57,6 +84,10 @@ class FeatureReads:
     directions: Float[Tensor, "feature d_model"]
     factors: Float[Tensor, "batch pos feature"]
     """Gate (1 without one) / norm denominator where the feature is active, else 0."""
+
+    def at(self, pos: int, wanted: Int[Tensor, " target"]) -> Float[Tensor, "batch target d_model"]:
+        """Form the read vectors of some features at one position after all."""
+        return self.factors[:, pos, wanted, None] * self.directions[wanted]
 
 
 def read_features(model: LanguageModel, trace: Trace, dictionary: Dictionary) -> FeatureReads:
@@ -81,6 +112,7 @@ class HeadReads:
         self._attention = attention
         self._norm: Norm = model.blocks[layer].norm_attention
         self._scale = trace.attention_scale[layer]
+        self._resid = None if trace.stream is None else trace.stream.before_attention[layer]
         x = trace.attention_in[layer]
         n_pos = x.shape[1]
         self._rotary = model.rotary(n_pos)
@@ -111,7 +143,11 @@ class HeadReads:
         key_read = torch.einsum("bhqk,hdk->bhqd", turned, self._attention.w_k[self._kv_head])
         read = read + self._score_gradient[:, :, pos:, pos, None] * key_read
         read = torch.cat([read[:, :, :1] + self._query_read(pos)[:, :, None], read[:, :, 1:]], dim=2)
-        return self._norm.pull_back(read, self._scale[:, None, pos, None]).transpose(1, 2)
+        scale = self._scale[:, None, pos, None]
+        pulled = self._norm.pull_back(read, scale)
+        if self._resid is not None:
+            pulled = live(self._norm, pulled, self._resid[:, None, pos, None], scale)
+        return pulled.transpose(1, 2)
 
     def _query_read(self, pos: int) -> Float[Tensor, "batch head d_model"]:
         mixed = torch.einsum("bhp,bhpk->bhk", self._score_gradient[:, :, pos], self._keys)

@@ -5,28 +5,34 @@ only and with attention patterns and norm denominators frozen, times the vector 
 the scalars). The weight of an edge into a head is its OV part plus its QK part: the values that the head moves, and
 to first order the queries and keys that decide where it looks, since a circuit without those is no explanation.
 
+With several steps (integrated gradients) the gradient is averaged over the path on which what a target reads moves from
+the counterfactual to the clean prompt, norms and attention live, and an edge is that times what the source's output
+moves by; so the edges into a target add up to how far its scalar moves (`path.py`).
+
 Targets are visited from the logit down. So the influence of a node, its share of the |weight| that flows into the
 logit, is exact: it is summed over all edges before they are thinned. Nothing is attributed to nodes without
 influence (in the last layer, all that is not at an answer position): they stay nodes, without incoming edges.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from hagd.errors import InvalidInputError, NonFiniteError
 from hagd.graphs.attribution_graph import AttributionGraph
 from hagd.interventions.activations import Subject
-from hagd.models.language_model import LanguageModel
+from hagd.models.language_model import LanguageModel, Norm
 from hagd.tasks.donors import draw_donors
 from hagd.tasks.task import Task
 from hagd_coarsening.domain.edge_rows import EdgeList, EdgeRows, Site
 from hagd_coarsening.domain.node_table import NodeTable, build_table, mlp_reads_before
-from hagd_coarsening.domain.readers import HeadReads, read_block, read_features, read_logit, read_skip
+from hagd_coarsening.domain.path import PathPoint, path_of
+from hagd_coarsening.domain.readers import HeadReads, live, read_block, read_features, read_logit, read_skip
 from hagd_coarsening.domain.sources import Sources, SourceValue, sources_of
 from hagd_coarsening.domain.statistics import NodeStatistics
 from hagd_coarsening.domain.trace import DonorPrompts, Trace, trace_prompts
@@ -60,6 +66,8 @@ class GraphConfig:
     """Edges below this share of the strongest one into the same node are left out."""
     source_value: SourceValue = "activation"
     """What an edge multiplies the gradient with: the clean output, or clean minus counterfactual."""
+    steps: int = 1
+    """Points at which gradients are taken between counterfactual and clean; 1 takes them at the clean prompt."""
     seed: int = 0
 
 
@@ -67,7 +75,7 @@ class GraphConfig:
 class _Run:
     """A trace with its source vectors, and which role stands where."""
 
-    trace: Trace
+    path: tuple[PathPoint, ...]
     sources: Sources
     positions: tuple[int, ...]
     """Role index of each position."""
@@ -79,9 +87,13 @@ def build_task_graph(
     """Build the graph of a task over D_discover.
 
     Raises:
-        InvalidInputError: the split is empty.
+        InvalidInputError: the split is empty, or gradients are to be integrated over whole activations.
         NonFiniteError: a weight or a score is NaN or infinite.
     """
+    if config.steps > 1 and config.source_value != "difference":
+        raise InvalidInputError(
+            "integrated gradients go from the counterfactual to the clean prompt", "set source_value to 'difference'"
+        )
     if config.resolution == "mixed":
         subject = Subject(subject.model)
     chosen = choose_prompts(subject, task, config)
@@ -96,7 +108,7 @@ def build_task_graph(
         traces[0].layout.roles[max(traces[0].layout.answer_positions)],
         n_layers=n_layers,
         n_heads=subject.model.config.n_heads,
-        live=_live(subject, task.roles, traces),
+        live=_live(subject, task.roles, traces, both_ends=config.steps > 1),
         skips=frozenset(layer for layer, dictionary in subject.dictionaries.items() if dictionary.w_skip is not None),
     )
     statistics = NodeStatistics(subject, table)
@@ -107,7 +119,7 @@ def build_task_graph(
         positions = tuple(number[role] for role in trace.layout.roles)
         statistics.add(trace, positions, clean)
         values = clean.minus(counterfactual) if config.source_value == "difference" else clean
-        runs.append(_Run(trace, values, positions))
+        runs.append(_Run(path_of(subject, trace, config.steps), values, positions))
     edges, influence = _all_edges(subject, table, runs, n_prompts=n_prompts, config=config, progress=progress)
     found = statistics.finish(n_prompts) | {"influence": influence}
     for name, value in [*found.items(), ("weight", edges.weight), ("weight_abs", edges.weight_abs)]:
@@ -163,14 +175,15 @@ def _chunk(subject: Subject, prompts: DonorPrompts) -> int:
 
 
 def _live(
-    subject: Subject, roles: tuple[str, ...], traces: Sequence[Trace]
+    subject: Subject, roles: tuple[str, ...], traces: Sequence[Trace], *, both_ends: bool
 ) -> dict[int, Bool[np.ndarray, "role d_feature"]]:
-    """Find the features that are active on any prompt, by role."""
+    """Find the features that are active on any prompt, by role; with both ends of paths, on counterfactuals too."""
     live: dict[int, Bool[np.ndarray, "role d_feature"]] = {}
     for layer, dictionary in sorted(subject.dictionaries.items()):
         alive = np.zeros((len(roles), dictionary.n_features), dtype=bool)
         for trace in traces:
-            seen = (trace.clean.features[layer] != 0).any(0).cpu().numpy()
+            ends = [trace.clean, trace.counterfactual] if both_ends else [trace.clean]
+            seen = torch.stack([(run.features[layer] != 0).any(0) for run in ends]).any(0).cpu().numpy()
             for pos, role in enumerate(trace.layout.roles):
                 alive[roles.index(role)] |= seen[pos]
         live[layer] = alive
@@ -220,7 +233,9 @@ def _select(edges: EdgeList, which: Bool[np.ndarray, " edge"] | Int[np.ndarray, 
 def _logit_rows(subject: Subject, table: NodeTable, runs: Sequence[_Run]) -> EdgeRows:
     rows = EdgeRows(subject, table, 2 * table.n_layers + 1, np.array([table.logit]), np.arange(table.logit))
     for run in runs:
-        for pos, reads in read_logit(subject.model, run.trace).items():
+        found = [(read_logit(subject.model, point.trace), point.weight) for point in run.path]
+        for pos in found[0][0]:
+            reads = _weighted((reads[pos], weight) for reads, weight in found)
             rows.add(np.array([0]), reads, run.sources, Site(pos, run.positions[pos]))
     return rows
 
@@ -231,10 +246,11 @@ def _head_rows(subject: Subject, table: NodeTable, runs: Sequence[_Run], layer: 
     place = np.arange(targets.size).reshape(targets.shape)
     rows = EdgeRows(subject, table, stage, targets.flatten(), np.arange(table.nodes_before(stage)))
     for run in runs:
-        reads = HeadReads(subject.model, run.trace, layer)
+        found = [(HeadReads(subject.model, point.trace, layer), point.weight) for point in run.path]
         for pos, role in enumerate(run.positions):
             queries = place[list(run.positions[pos:])].flatten()
-            rows.add(queries, reads.at(pos).flatten(1, 2), run.sources, Site(pos, role))
+            reads = _weighted((heads.at(pos).flatten(1, 2), weight) for heads, weight in found)
+            rows.add(queries, reads, run.sources, Site(pos, role))
     return rows
 
 
@@ -250,25 +266,58 @@ def _mlp_rows(
         targets = table.nodes_of_slots("skip" if kind == "skip" else "mlp", layer)[:, 0]
         rows = EdgeRows(subject, table, stage, targets, before)
         for run in runs:
-            if dictionary is not None and dictionary.w_skip is not None:
-                reads = read_skip(subject.model, run.trace, layer, dictionary.w_skip)
-            else:
-                reads = read_block(subject.model, run.trace, layer)
+            w_skip = None if dictionary is None else dictionary.w_skip
+            reads = _weighted(
+                (
+                    read_block(subject.model, point.trace, layer)
+                    if w_skip is None
+                    else read_skip(subject.model, point.trace, layer, w_skip),
+                    point.weight,
+                )
+                for point in run.path
+            )
             for pos, role in enumerate(run.positions):
                 rows.add(np.array([role]), reads[:, pos, None], run.sources, Site(pos, role))
         yield rows
     if dictionary is None:
         return
-    features = [read_features(subject.model, run.trace, dictionary) for run in runs]
+    features = [[(read_features(subject.model, point.trace, dictionary), point) for point in run.path] for run in runs]
+    norm = subject.model.blocks[layer].norm_mlp
+    widest = max(len(run.path[0].trace) for run in runs) if len(runs[0].path) > 1 else 1
     for role in range(len(table.roles)):
         live, nodes = table.live_features(layer, role)
         wanted = influence[nodes] > 0
         columns = before[table.role_of_node[before] == role]
-        pieces = max(1, -(-int(wanted.sum()) * len(columns) // _ROW_CELLS))
+        pieces = max(1, -(-int(wanted.sum()) * len(columns) * widest // _ROW_CELLS))
         for part in np.array_split(np.flatnonzero(wanted), pieces):
             rows = EdgeRows(subject, table, stage, nodes[part], columns)
             at = torch.from_numpy(live[part]).to(subject.model.device)
             for run, reads in zip(runs, features, strict=True):
                 for pos in [p for p, here in enumerate(run.positions) if here == role]:
-                    rows.add_features(at, reads, run.sources, Site(pos, role))
+                    if len(reads) == 1:
+                        rows.add_features(at, reads[0][0], run.sources, Site(pos, role))
+                        continue
+                    # Where denominators move, read vectors do not factor any more.
+                    moved = _weighted(
+                        (_live_features(norm, found.at(pos, at), point.trace, layer, pos), point.weight)
+                        for found, point in reads
+                    )
+                    rows.add(np.arange(len(part)), moved, run.sources, Site(pos, role))
             yield rows
+
+
+def _live_features(
+    norm: Norm, reads: Float[Tensor, "batch target d_model"], trace: Trace, layer: int, pos: int
+) -> Float[Tensor, "batch target d_model"]:
+    if trace.stream is None:
+        return reads
+    return live(norm, reads, trace.stream.before_mlp[layer][:, pos, None], trace.mlp_scale[layer][:, pos, None])
+
+
+def _weighted(parts: Iterable[tuple[Float[Tensor, "*shape"], float]]) -> Float[Tensor, "*shape"]:
+    """Give the weighted sum of the parts; of one part, that."""
+    (first, weight), *others = parts
+    total = first if weight == 1.0 else weight * first
+    for part, weight in others:
+        total = total + weight * part
+    return total

@@ -44,6 +44,15 @@ class Gradients:
 
 
 @dataclass(frozen=True)
+class Stream:
+    """The residual stream at every place where something reads."""
+
+    before_attention: tuple[Float[Tensor, "batch pos d_model"], ...]
+    before_mlp: tuple[Float[Tensor, "batch pos d_model"], ...]
+    final: Float[Tensor, "batch pos d_model"]
+
+
+@dataclass(frozen=True)
 class Trace:
     """One batch of prompts of one layout, with all that edges and scores are computed from."""
 
@@ -65,6 +74,8 @@ class Trace:
     """The same metric (of the clean prompt's answer and foils) on the counterfactual and on the unpaired donor."""
     metric_direction: Float[Tensor, "batch answer d_model"]
     """Per answer position: the direction in the normalised final residual that the metric reads."""
+    stream: Stream | None = None
+    """What is read at a place on a path, where norms are live; None where denominators are frozen."""
 
     def __len__(self) -> int:
         return len(self.metric)

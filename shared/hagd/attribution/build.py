@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from hagd.attribution.build_heads import take_rows
 from hagd.attribution.columns import Columns
 from hagd.attribution.descent import Descent
 from hagd.attribution.frozen import FrozenPrompt, Stream
@@ -44,7 +46,10 @@ class LocalGraphConfig:
     most_features: int | None = None
     """Features with a node; None for all that are active."""
     half: bool = False
-    """Products in bfloat16, where the device has instructions for them; the stream of targets stays in float32."""
+    """Products in bfloat16, where the device has instructions for them; the stream of targets stays in float32. The
+    rows of a graph whose heads are nodes are in the model's own precision."""
+    heads: bool = False
+    """Heads are nodes, and cut points: other edges stay at their position."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +81,20 @@ def build_local_graph(
     else:
         keep, received = _choose(frozen, quiet, ends, targets, everything, config, progress)
         columns = Columns.of(frozen, keep)
-    rows, scalars, biases = _rows(frozen, quiet, ends, columns, config, progress)
+    if config.heads:
+        left = None if keep is None else [~it for it in keep]
+        found = take_rows(frozen, columns, targets, left, progress)
+        rows, scalars, biases, left_out_abs = found.rows, found.scalars, found.biases, found.left_out_abs
+        heads = found.heads
+    else:
+        rows, scalars, biases = _rows(frozen, quiet, ends, columns, config, progress)
+        heads, left_out_abs = np.zeros((0, 3), dtype=np.int64), torch.zeros_like(scalars)
+        if received is not None:
+            absolute = torch.cat([part.abs().sum(1) for part in rows.split(MOST_TOGETHER)])
+            left_out_abs = (received - absolute).clamp_min(0)
     if not torch.isfinite(rows.sum()):
         raise NonFiniteError("the graph holds NaN or infinity", "check the weights of model and dictionaries")
-    left_out, left_out_abs = torch.zeros_like(scalars), torch.zeros_like(scalars)
-    if received is not None:
-        left_out = scalars - biases - rows.sum(1)
-        absolute = torch.cat([part.abs().sum(1) for part in rows.split(MOST_TOGETHER)])
-        left_out_abs = (received - absolute).clamp_min(0)
+    left_out = torch.zeros_like(scalars) if keep is None else scalars - biases - rows.sum(1)
     values = torch.cat([layer.features.values[at] for layer, at in zip(frozen.layers, columns.chosen, strict=True)])
     features = torch.stack([columns.layers, columns.positions, columns.ids], dim=1)
     return LocalGraph(
@@ -99,6 +110,7 @@ def build_local_graph(
         biases=biases.float().cpu().numpy(),
         left_out=left_out.float().cpu().numpy(),
         left_out_abs=left_out_abs.float().cpu().numpy(),
+        heads=heads,
     )
 
 

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from hagd.attribution.build import BUFFER_CELLS, CHUNK_CELLS
-from hagd.attribution.descent import coordinate_layers, hears_tokens
+from hagd.attribution.build_heads import SOURCES_TOGETHER
+from hagd.attribution.coordinates import coordinate_layers
 from hagd.attribution.frozen import FrozenPrompt
+from hagd.attribution.heard_tokens import hears_tokens
 from hagd.errors import InvalidInputError
 
 _STREAMS: Final = 8
@@ -25,12 +27,13 @@ class GraphEstimate:
     """At its peak, above what model, dictionaries and the run of the prompt take."""
 
 
-def estimate(frozen: FrozenPrompt, n_targets: int, most_features: int | None) -> GraphEstimate:
-    """Estimate a graph with so many features, all that are active when None."""
+def estimate(frozen: FrozenPrompt, n_targets: int, most_features: int | None, *, heads: bool = False) -> GraphEstimate:
+    """Estimate a graph with so many features, all that are active when None, and perhaps with heads as nodes."""
     active, n_pos, shape = frozen.n_active, frozen.n_pos, frozen.model.config
     others = (shape.n_layers + 1) * n_pos
     features = active if most_features is None else min(active, most_features)
-    rows, columns = features + n_targets, features + others
+    n_heads = shape.n_layers * shape.n_heads * n_pos if heads else 0
+    rows, columns = features + n_heads + n_targets, features + others + n_heads
     kv_width = shape.n_kv_heads * shape.d_head
     written = sum(
         n_pos + sum(len(frozen.layers[source].features) for source in frozen.replacement.writers(layer))
@@ -47,28 +50,32 @@ def estimate(frozen: FrozenPrompt, n_targets: int, most_features: int | None) ->
     cells += 2 * rows * columns
     if features < active:
         cells += min(BUFFER_CELLS, rows * (active + others))
+    if heads:
+        # What sources have put into the stream, its part that is read, and the edges of one head.
+        cells += 3 * max(columns, min(active - features, SOURCES_TOGETHER)) * max(shape.d_model, n_pos)
     return GraphEstimate(features, rows, columns, cells * frozen.embed.element_size())
 
 
 def require_memory(
-    frozen: FrozenPrompt, n_targets: int, most_features: int | None, available_bytes: int
+    frozen: FrozenPrompt, n_targets: int, most_features: int | None, available_bytes: int, *, heads: bool = False
 ) -> GraphEstimate:
     """Refuse a graph that does not fit into the memory that is there.
 
     Raises:
         InvalidInputError: says what would fit.
     """
-    found, there = estimate(frozen, n_targets, most_features), int(_SHARE * available_bytes)
+    found, there = estimate(frozen, n_targets, most_features, heads=heads), int(_SHARE * available_bytes)
     if found.memory_bytes <= there:
         return found
     fits, beyond = 0, found.features
     while beyond - fits > 1:
         middle = (fits + beyond) // 2
-        if estimate(frozen, n_targets, middle).memory_bytes <= there:
+        if estimate(frozen, n_targets, middle, heads=heads).memory_bytes <= there:
             fits = middle
         else:
             beyond = middle
-    hint = f"ask for at most {fits} nodes" if fits else "give a shorter prompt, or a machine with more memory"
+    smaller = "give a shorter prompt, or a machine with more memory"
+    hint = f"ask for at most {fits} nodes" if fits else smaller + (", or leave heads out" if heads else "")
     raise InvalidInputError(
         f"a graph of {found.features} features takes about {found.memory_bytes / 2**30:.1f} GiB, "
         f"and {there / 2**30:.1f} GiB are there",

@@ -87,8 +87,11 @@ class FrozenPrompt:
         """Count the features that are active anywhere."""
         return sum(len(layer.features) for layer in self.layers)
 
-    def replay(self, *, nodes: bool) -> Stream:
-        """Run the frozen, linear model: on all that the nodes wrote and the biases, or on the biases alone."""
+    def replay(self, *, nodes: bool, heads: bool = True) -> Stream:
+        """Run the frozen, linear model: on all that the nodes wrote and the biases, or on the biases alone.
+
+        Without `heads` nothing is moved between positions: what remains where heads are nodes of their own.
+        """
         model = self.model
         resid = torch.zeros_like(self.embed) + model.position_part(self.n_pos)
         if nodes:
@@ -97,9 +100,8 @@ class FrozenPrompt:
         before_mlp: list[Tensor] = []
         for number, (block, layer) in enumerate(zip(model.blocks, self.layers, strict=True)):
             before_attention.append(resid)
-            x = frozen_norm(block.norm_attention, resid, layer.attention_scale)
-            z, _ = attend(block.attention, x, None, torch.arange(self.n_pos, device=x.device), layer.pattern)
-            attended = resid + project_heads(block.attention, z)
+            z = self.head_outputs(number, resid)
+            attended = resid + project_heads(block.attention, z if heads else torch.zeros_like(z))
             heard = model.mlp_reads(resid, attended)
             before_mlp.append(heard)
             resid = attended
@@ -110,6 +112,13 @@ class FrozenPrompt:
             if nodes:
                 resid = resid + layer.written
         return Stream(tuple(before_attention), tuple(before_mlp), resid)
+
+    def head_outputs(self, number: int, resid: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pos head d_head"]:
+        """Give what the heads of a block make of what enters it, before their output projections."""
+        block, layer = self.model.blocks[number], self.layers[number]
+        x = frozen_norm(block.norm_attention, resid, layer.attention_scale)
+        z, _ = attend(block.attention, x, None, torch.arange(self.n_pos, device=x.device), layer.pattern)
+        return z
 
     def check(self) -> None:
         """Read back that the pieces held constant are those of the run, and that nodes and biases add up to it.

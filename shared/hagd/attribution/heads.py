@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hagd.attribution.descent import Descent, Standing
+from hagd.attribution.descent import Descent
 from hagd.attribution.reading import Readers
+from hagd.attribution.standing import Standing
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hagd.attribution.descent import Site, mlp_site
 from hagd.attribution.frozen import FrozenPrompt, Stream
+from hagd.attribution.standing import Site, mlp_site
 from hagd.attribution.targets import Targets
 
 

@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hagd.attribution.descent import Descent, Site
+from hagd.attribution.descent import Descent
 from hagd.attribution.frozen import FrozenPrompt
+from hagd.attribution.standing import Site
 from hagd.errors import InvalidInputError
 
 

@@ -21,9 +21,10 @@ from hagd.attribution.targets import of_tokens
 from hagd.dictionaries.storage import any_dictionaries_from_document
 from hagd.errors import InvalidInputError
 from hagd.graphs.local_graph import LocalGraph
-from hagd.graphs.local_influence import GraphScores, Pruned, column_influence, missed_influence, prune, score
+from hagd.graphs.local_influence import Pruned, column_influence, missed_influence, prune, score
 from hagd.graphs.local_storage import local_graph_from_document
 from hagd.graphs.neuronpedia import Labels, to_neuronpedia
+from hagd.graphs.scores import GraphScores
 from hagd.models.storage import model_from_document
 
 MODEL: Final = "model"
@@ -76,6 +77,7 @@ class Trace:
             "prompt": graph.prompt,
             "tokens": graph.n_pos,
             "features": graph.n_features,
+            "heads": graph.n_head_nodes,
             "targets": [{"name": it.name, "token": it.token, "weight": it.weight} for it in graph.targets],
             "replacement": self.scores.replacement,
             "completeness": self.scores.completeness,
@@ -97,7 +99,8 @@ class Trace:
         features = [f"feature.{layer}.{name}@{pos}" for layer, pos, name in graph.features.tolist()]
         errors = [f"error.{layer}@{pos}" for layer in range(graph.n_layers) for pos in range(graph.n_pos)]
         tokens = [f"token@{pos}" for pos in range(graph.n_pos)]
-        return [*features, *errors, *tokens, *(f"target.{number}" for number in range(len(graph.targets)))]
+        heads = [f"head.{layer}.{head}@{pos}" for layer, head, pos in graph.heads.tolist()]
+        return [*features, *errors, *tokens, *heads, *(f"target.{number}" for number in range(len(graph.targets)))]
 
     def number(self, name: str) -> int:
         """Find a node by its name.
@@ -110,7 +113,8 @@ class Trace:
         except ValueError as error:
             raise InvalidInputError(
                 f"the graph has no node {name!r}",
-                "nodes are called like feature.3.120@7, error.3@7, token@7, target.0; `hagd graph prune` lists some",
+                "nodes are called like feature.3.120@7, error.3@7, token@7, head.3.5@7, target.0; "
+                "`hagd graph prune` lists some",
             ) from error
 
     def row(self, number: int) -> int:
@@ -122,18 +126,20 @@ class Trace:
         graph = self.graph
         if number < graph.n_features:
             return number
-        row = number - graph.rows.shape[1] + graph.n_features
+        row = number - graph.rows.shape[1] + graph.n_head_nodes + graph.n_features
         if row < graph.n_features:
-            raise InvalidInputError("nothing flows into errors and tokens", "name a feature or a target")
+            raise InvalidInputError("nothing flows into errors and tokens", "name a feature, a head or a target")
         return row
 
     def heads(self, source: int, target: int) -> tuple[float, list[HeadShare]]:
         """Split an edge into what needs no head, and by the last head that it runs through, strongest first.
 
         Raises:
-            InvalidInputError: nothing flows into the target.
+            InvalidInputError: nothing flows into the target, or source or target is itself a head.
         """
-
+        is_head = range(self.graph.rows.shape[1] - self.graph.n_head_nodes, self.graph.rows.shape[1])
+        if source in is_head or target in is_head:
+            raise InvalidInputError("edges of a head are not split by heads", "name features, errors, tokens, targets")
         self.row(target)
         frozen = self._frozen
         keep = [torch.zeros(len(layer.features), dtype=torch.bool) for layer in frozen.layers]
@@ -159,7 +165,7 @@ class Trace:
         frozen = self._frozen
         columns = Columns.of(frozen, self._kept())
         found = attribute_score(frozen, Descent(frozen, columns), layer, head, query, key)
-        names = [*self.names()[: self.graph.rows.shape[1]], "others", "bias"]
+        names = [*self.names()[: len(columns)], "others", "bias"]
         rows = [
             {"query": names[query], "key": names[key], "weight": weight}
             for query, key, weight in found.strongest(_MOST_PAIRS)
@@ -199,7 +205,7 @@ class Trace:
         if target < self.graph.n_features:
             layer, at = self._active(target)
             return read_features(frozen, silent, layer, torch.tensor([at]))
-        named = self.graph.targets[self.row(target) - self.graph.n_features]
+        named = self.graph.targets[target - self.graph.rows.shape[1]]
         if named.token is None:
             raise InvalidInputError("heads are looked up of features and logits", "name a feature, or trace one token")
         targets = of_tokens(frozen, [named.token])

@@ -3,6 +3,7 @@
 What is done with the graph of one prompt stands in `tracing.py`.
 """
 
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,7 +23,8 @@ from hagd.cli.options import (
     with_settings,
 )
 from hagd.cli.output import say, write_fields, write_json, write_table
-from hagd.cli.tracing import build_trace, heads, prune, qk, take_in, write_neuronpedia
+from hagd.cli.tracing import build_trace, prune, qk, split_by_head, take_in, write_neuronpedia
+from hagd.dictionaries.names import NEURONS
 from hagd.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Attribution graphs and their hierarchies.", no_args_is_help=True)
 app.command("import")(take_in)
 app.command()(prune)
-app.command()(heads)
+app.command("heads")(split_by_head)
 app.command()(qk)
 
 
@@ -56,7 +58,7 @@ def build(
     text: Annotated[str | None, typer.Option(help="One prompt to trace, in place of a task.")] = None,
     dictionaries: Annotated[
         str, typer.Option(help="Of --text: neurons, or a folder of dictionaries in any layout that convert reads.")
-    ] = "neurons",
+    ] = NEURONS,
     target: Annotated[
         list[str], typer.Option(help="Of --text: token that the graph ends at; the likeliest by default. Repeatable.")
     ] = [],  # noqa: B006  # typer copies it
@@ -64,6 +66,7 @@ def build(
     nodes: Annotated[
         int | None, typer.Option(min=1, help="Of --text: features with a node, by influence; all by default.")
     ] = None,
+    heads: Annotated[bool, typer.Option("--heads", help="Of --text: heads are nodes, one at every position.")] = False,
     out: OutOption = None,
     store: StoreOption = None,
     threads: ThreadsOption = None,
@@ -78,11 +81,11 @@ def build(
     if text is not None:
         if use:
             raise UsageError("--text and --use exclude each other", "a prompt is traced by stages of its own")
-        asked = PromptSettings(text, dictionaries, tuple(target), against, nodes)
+        asked = PromptSettings(text, dictionaries, tuple(target), against, nodes, heads)
         build_trace(settings, asked, out, store=store, threads=threads, quiet=quiet, as_json=as_json)
         return
-    if target or against is not None or nodes is not None or dictionaries != "neurons":
-        raise UsageError("--dictionaries, --target, --against and --nodes belong to --text", "add --text")
+    if target or against is not None or nodes is not None or heads or dictionaries != NEURONS:
+        raise UsageError("--dictionaries, --target, --against, --nodes and --heads belong to --text", "add --text")
     plan = build_plan(settings, upto="coarsening", use=use_of(use))
     folder = out or default_folder(settings, plan)
     state = run_plan(folder, plan, "graph-build", store=store, threads=threads, quiet=quiet)
@@ -92,9 +95,11 @@ def build(
 
 def _write_summary(folder: Path, run_id: str | None, *, as_json: bool) -> None:
     from hagd.extraction.result import Extraction  # noqa: PLC0415
+    from hagd.graphs.scores import score_task_graph  # noqa: PLC0415
 
     result = Extraction.open(folder, run_id)
     graph, hierarchy = result.graph, result.hierarchy
+    scores = score_task_graph(graph)
     kinds: dict[str, int] = {}
     for node in graph.nodes:
         kinds[node.kind] = kinds.get(node.kind, 0) + 1
@@ -104,9 +109,11 @@ def _write_summary(folder: Path, run_id: str | None, *, as_json: bool) -> None:
     ]
     if as_json:
         content = {"nodes": graph.n_nodes, "edges": len(graph.weight), "by_kind": kinds, "levels": levels}
+        content |= asdict(scores)
         write_json("graph", content)
         return
     write_fields({"nodes": graph.n_nodes, "edges": len(graph.weight), "prompts": graph.n_prompts} | kinds)
+    write_fields({"replacement": scores.replacement, "completeness": scores.completeness})
     write_table(["level", "groups", "largest", "cut"], [list(level.values()) for level in levels])
 
 

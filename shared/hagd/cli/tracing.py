@@ -110,7 +110,7 @@ def prune(
     _write_nodes(trace, [number for number in kept if number < len(trace.influence)])
 
 
-def heads(
+def split_by_head(
     run: RunFolderArgument,
     target: Annotated[str, typer.Option("--into", metavar="NODE", help="Where it ends: feature.9.31@7, target.0.")],
     source: Annotated[str, typer.Option("--from", metavar="NODE", help="Where it begins: feature.3.8@2, token@2.")],
@@ -122,8 +122,9 @@ def heads(
     begin, end = trace.number(source), trace.number(target)
     if begin >= trace.graph.rows.shape[1]:
         raise UsageError(f"nothing flows out of {source}", "name a feature, an error or a token")
-    weight = float(trace.graph.rows[trace.row(end), begin])
     direct, found = trace.heads(begin, end)
+    # Where heads are nodes, the graph itself holds only the part without one.
+    weight = direct + sum(share.weight for share in found)
     if as_json:
         shares = [{"layer": it.layer, "head": it.head, "weight": it.weight} for it in found]
         write_json("head-loadings", {"weight": weight, "direct": direct, "heads": shares})

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from hagd.dictionaries.names import NEURONS
 from hagd.errors import UsageError
 from hagd.extraction.plan import PRINCIPAL, RUNS_FOLDER, digest_of_plan
 from hagd.extraction.settings import Settings, model_config
@@ -19,7 +20,6 @@ TRACE: Final = "graph-trace"
 IMPORT_STAGES: Final = ("graph-import", "local-hierarchy")
 IMPORT: Final = "graph-import"
 """The request id of an import in its folder."""
-NEURONS: Final = "neurons"
 _OF_A_TASK: Final = ("task", "prompts", "modulus", "resolution", "sizes", "budget", "draws", "threshold")
 
 
@@ -33,6 +33,8 @@ class PromptSettings:
     targets: tuple[str, ...] = ()
     against: str | None = None
     nodes: int | None = None
+    heads: bool = False
+    """Whether heads are nodes."""
 
 
 def build_prompt_plan(
@@ -69,6 +71,8 @@ def build_prompt_plan(
         configs["local-graph"]["against"] = asked.against
     if asked.nodes is not None:
         configs["local-graph"]["nodes"] = asked.nodes
+    if asked.heads:
+        configs["local-graph"]["heads"] = True
     plan = tuple(
         plan_entry(stage, {**configs[stage], **settings.overrides.get(stage, {})}, stages) for stage in PROMPT_STAGES
     )

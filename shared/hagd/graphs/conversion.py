@@ -19,19 +19,22 @@ def to_attribution_graph(graph: LocalGraph) -> AttributionGraph:
     nodes = [Node("feature", layer, roles[pos], name) for layer, pos, name in graph.features.tolist()]
     nodes += [Node("error", layer, role) for layer in range(n_layers) for role in roles]
     nodes += [Node("token", -1, role) for role in roles]
-    stages = [0 if node.kind == "token" else 2 * node.layer + 2 for node in nodes]
+    nodes += [Node("head", layer, roles[pos], head) for layer, head, pos in graph.heads.tolist()]
+    stages = [2 * node.layer + 2 - (node.kind == "head") for node in nodes]
     places = [int(node.role[1:]) for node in nodes]
     kinds = [NODE_KINDS.index(node.kind) for node in nodes]
     order = np.lexsort(([node.index for node in nodes], kinds, places, stages))
     number = np.empty(len(nodes) + 1, dtype=np.int64)
     number[order], number[-1] = np.arange(len(nodes)), len(nodes)
     weights = graph.weights
-    logit = (weights @ graph.rows[n_features:])[None]
-    rows = np.concatenate([graph.rows[:n_features], logit])
+    inner, ends = np.split(graph.rows, [n_features + graph.n_head_nodes])
+    logit = (weights @ ends)[None]
+    rows = np.concatenate([inner, logit])
     absolute = np.abs(rows)
-    absolute[-1] = weights @ np.abs(graph.rows[n_features:])
+    absolute[-1] = weights @ np.abs(ends)
     targets, sources = absolute.nonzero()
-    target = number[np.where(targets == n_features, len(nodes), targets)]
+    readers = np.append(graph.rows_of_nodes()[: len(inner)], len(nodes))
+    target = number[readers[targets]]
     source = number[sources]
     sorting = np.lexsort((source, target))
     activation = np.zeros(len(nodes) + 1)

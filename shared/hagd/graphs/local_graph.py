@@ -3,8 +3,12 @@
 Sources, the columns: features by (layer, position, id), errors by (layer, position), tokens. Targets, the rows: the
 same features, then what the graph ends at (logits, usually). Errors and tokens are sources only, so they have no
 rows. The order is that of circuit-tracer, whose square matrix `LocalGraph.adjacency` gives.
+
+Heads may be nodes, too, behind the tokens among the columns and behind the features among the rows. Then they are cut
+points: every other edge is what goes without a head, and stays at its position.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -52,9 +56,13 @@ class LocalGraph:
     """The sum of the absolute values of those edges."""
     provenance: dict[str, str] = field(default_factory=dict[str, str])
     """What it was made with: the digest of the model, and how many first positions have no features."""
+    heads: Int[np.ndarray, "head_node 3"] = field(default_factory=lambda: np.zeros((0, 3), dtype=np.int64))
+    """(layer, head, position) of each head, ascending; none where edges run through heads. The scalar of a head is the
+    length of what it writes, and an edge into it the part that the source has in that, along it."""
 
     def __post_init__(self) -> None:
-        n_rows, n_columns = len(self.features) + len(self.targets), len(self.features) + self.n_errors + self.n_pos
+        n_rows = len(self.features) + len(self.heads) + len(self.targets)
+        n_columns = len(self.features) + self.n_errors + self.n_pos + len(self.heads)
         if self.rows.shape != (n_rows, n_columns):
             raise ValueError(f"rows are of shape {self.rows.shape}, expected {(n_rows, n_columns)}")
         for name, length in [("activations", len(self.features)), *((it, n_rows) for it in _PER_ROW)]:
@@ -71,14 +79,22 @@ class LocalGraph:
         bounds = np.array([self.n_layers, self.n_pos, 1 << 31])
         if not ((self.features >= 0) & (self.features < bounds)).all():
             raise ValueError("a feature is of a layer, position or number that does not exist")
-        order = np.lexsort(self.features.T[::-1])
-        if not (order == np.arange(len(order))).all() or len(np.unique(self.features, axis=0)) < len(order):
+        if not _ascends(self.features):
             raise ValueError("features are not in the order of layer, position and number")
-        starts = self.layer_starts.tolist()
-        for layer, (first, last) in enumerate(pairwise(starts)):
-            here = self.rows[first:last]
-            errors = slice(self.n_features + layer * self.n_pos, self.n_features + self.n_errors)
-            if here[:, first : self.n_features].any() or here[:, errors].any():
+        if not ((self.heads >= 0) & (self.heads < bounds[[0, 2, 1]])).all() or not _ascends(self.heads):
+            raise ValueError("heads are not in the order of layer, head and position, or of none that exists")
+        first_head = self.rows.shape[1] - self.n_head_nodes
+        for layer, (features, heads) in enumerate(self.rows_by_layer()):
+            later = [
+                slice(features.start, self.n_features),
+                slice(self.n_features + layer * self.n_pos, self.n_features + self.n_errors),
+            ]
+            above = first_head + heads.start - self.n_features
+            into_heads = [*later, slice(above, None)]
+            into_features = [*later, slice(above + heads.stop - heads.start, None)]
+            if any(self.rows[features, columns].any() for columns in into_features) or any(
+                self.rows[heads, columns].any() for columns in into_heads
+            ):
                 raise ValueError(f"something flows into layer {layer} from there or from a later one")
 
     @property
@@ -88,6 +104,10 @@ class LocalGraph:
     @property
     def n_features(self) -> int:
         return len(self.features)
+
+    @property
+    def n_head_nodes(self) -> int:
+        return len(self.heads)
 
     @property
     def n_errors(self) -> int:
@@ -107,13 +127,29 @@ class LocalGraph:
         """Give the number of the first feature of each layer; the last entry is the number of features."""
         return np.searchsorted(self.features[:, 0], np.arange(self.n_layers + 1))
 
+    @cached_property
+    def head_starts(self) -> Int[np.ndarray, " layer_and_end"]:
+        """Give the number, among heads, of the first one of each layer; the last entry is the number of heads."""
+        return np.searchsorted(self.heads[:, 0], np.arange(self.n_layers + 1))
+
+    def rows_by_layer(self) -> Iterator[tuple[slice, slice]]:
+        """Give the rows of the features and of the heads of each layer."""
+        heads = (self.n_features + self.head_starts).tolist()
+        for features, (first, last) in zip(pairwise(self.layer_starts.tolist()), pairwise(heads), strict=True):
+            yield slice(*features), slice(first, last)
+
     def rows_of_nodes(self) -> Shaped[np.ndarray, " row"]:
         """Give the node that each row belongs to, among columns and then targets."""
         features, columns = np.arange(self.n_features), self.rows.shape[1]
-        return np.concatenate([features, np.arange(columns, columns + len(self.targets))])
+        return np.concatenate([features, np.arange(columns - self.n_head_nodes, columns + len(self.targets))])
 
     def adjacency(self) -> Float[np.ndarray, "node node"]:
-        """Give the square matrix over features, errors, tokens and targets; of errors and tokens the rows are zero."""
+        """Give the square matrix over all nodes, targets last; of errors and tokens the rows are zero."""
         square = np.zeros((self.n_nodes, self.n_nodes), dtype=self.rows.dtype)
         square[self.rows_of_nodes(), : self.rows.shape[1]] = self.rows
         return square
+
+
+def _ascends(places: Int[np.ndarray, "node 3"]) -> bool:
+    order = np.lexsort(places.T[::-1])
+    return (order == np.arange(len(order))).all() and len(np.unique(places, axis=0)) == len(order)

@@ -4,15 +4,17 @@ The published definitions (circuit-tracer), computed on the rows alone: layers a
 so each row is read once in place of once per layer, and only edges between kept nodes are ever sorted.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hagd.errors import InvalidInputError
 from hagd.graphs.local_graph import LocalGraph
+from hagd.graphs.scores import GraphScores
 
 
 @dataclass(frozen=True)
@@ -26,21 +28,9 @@ class Pruned:
     """Of every node: the share of all influence that it and all stronger nodes have; targets, which have none, 1."""
 
 
-@dataclass(frozen=True)
-class GraphScores:
-    """How much of what reaches the targets the graph explains; all between 0 and 1."""
-
-    replacement: float
-    """Share of the influence of tokens and errors that tokens have: paths that run through features alone."""
-    completeness: float
-    """Share of what goes into nodes, weighted by their influence, that does not come from errors."""
-    errors_by_layer: tuple[float, ...]
-    """Share of the influence of tokens and errors that the errors of each layer have."""
-
-
 def column_influence(graph: LocalGraph) -> Float[np.ndarray, " column"]:
     """Give the influence of every source: its part, along all paths, in what flows into the targets."""
-    return _influence(graph, torch.from_numpy(graph.rows), torch.from_numpy(graph.layer_starts)).numpy()
+    return _influence(graph, torch.from_numpy(graph.rows), _Order.of(graph)).numpy()
 
 
 def score(graph: LocalGraph) -> GraphScores:
@@ -49,7 +39,7 @@ def score(graph: LocalGraph) -> GraphScores:
     influence = column_influence(graph).astype(np.float64)
     n_features = graph.n_features
     errors = influence[n_features : n_features + graph.n_errors].reshape(graph.n_layers, graph.n_pos).sum(1)
-    tokens = influence[n_features + graph.n_errors :].sum()
+    tokens = influence[n_features + graph.n_errors :][: graph.n_pos].sum()
     together = errors.sum() + tokens
     absolute = rows.abs()
     from_errors = absolute[:, n_features : n_features + graph.n_errors].sum(1) / absolute.sum(1).clamp_min(_TINY)
@@ -66,8 +56,8 @@ def score(graph: LocalGraph) -> GraphScores:
 def prune(graph: LocalGraph, node_share: float = 0.8, edge_share: float = 0.98) -> Pruned:
     """Keep the strongest nodes, then the strongest edges among them, that hold the given shares of all influence.
 
-    Tokens and targets always stay; features and errors that lose all that they feed, and features that lose all that
-    feeds them, go.
+    Tokens and targets always stay; features, heads and errors that lose all that they feed, and features and heads that
+    lose all that feeds them, go.
 
     Raises:
         InvalidInputError: a share is not between 0 and 1.
@@ -75,22 +65,24 @@ def prune(graph: LocalGraph, node_share: float = 0.8, edge_share: float = 0.98) 
     for share in (node_share, edge_share):
         if not 0 <= share <= 1:
             raise InvalidInputError(f"a share of influence lies between 0 and 1, not at {share}", "choose another")
-    rows, n_features = torch.from_numpy(graph.rows), graph.n_features
-    influence = _influence(graph, rows, torch.from_numpy(graph.layer_starts))
+    rows, n_features, n_heads = torch.from_numpy(graph.rows), graph.n_features, graph.n_head_nodes
+    order = _Order.of(graph)
+    influence = _influence(graph, rows, order)
     # Targets have no influence: they are sorted, and counted, with the zeros.
     everything = torch.cat([influence, influence.new_zeros(len(graph.targets))])
     keep = everything >= _threshold(everything, node_share)
-    keep[n_features + graph.n_errors :] = True
+    keep[n_features + graph.n_errors : len(influence) - n_heads] = True
+    keep[len(influence) :] = True
     columns = keep[: len(influence)].nonzero()[:, 0]
-    kept_rows = torch.cat([keep[:n_features], keep.new_ones(len(graph.targets))]).nonzero()[:, 0]
-    starts = torch.searchsorted(kept_rows, torch.from_numpy(graph.layer_starts))
+    # Heads and targets stand one behind the other among nodes, as they do among rows.
+    kept_rows = torch.cat([keep[:n_features], keep[len(influence) - n_heads :]]).nonzero()[:, 0]
     part = rows[kept_rows][:, columns]
-    part_edges = _strongest_edges(graph, part, starts, edge_share)
-    n_kept = int(starts[-1])
-    n_inner = int((columns < n_features + graph.n_errors).sum())
-    part_edges, fed = _drop_loose_ends(part_edges, n_kept, n_inner)
+    kept_order = order.kept(kept_rows, len(columns))
+    part_edges = _strongest_edges(graph, part, kept_order, edge_share)
+    is_token = (columns >= n_features + graph.n_errors) & (columns < len(influence) - n_heads)
+    part_edges, fed = _drop_loose_ends(part_edges, kept_order, is_token)
     nodes = keep.clone()
-    nodes[columns[:n_inner]] = fed
+    nodes[columns] = fed
     edges = torch.zeros(rows.shape, dtype=torch.bool)
     edges[kept_rows[:, None], columns] = part_edges
     return Pruned(nodes.numpy(), edges.numpy(), _cumulative(everything).numpy())
@@ -99,15 +91,60 @@ def prune(graph: LocalGraph, node_share: float = 0.8, edge_share: float = 0.98) 
 _TINY = 1e-10
 
 
-def _influence(graph: LocalGraph, rows: Float[Tensor, "row column"], starts: Tensor) -> Float[Tensor, " column"]:
-    """Give the influence of the columns of some rows; `starts` numbers the first row and column of each layer."""
-    bounds: list[int] = starts.tolist()
-    targets = rows[bounds[-1] :]
-    influence = _flow(torch.from_numpy(graph.weights), targets)
-    for layer in reversed(range(graph.n_layers)):
-        here = slice(bounds[layer], bounds[layer + 1])
+@dataclass(frozen=True)
+class _Order:
+    """Where the nodes with rows stand: features first among rows and columns, heads behind them and last."""
+
+    features: list[int]
+    """Number of the first feature of each layer, and how many there are."""
+    heads: list[int]
+    """The same of heads."""
+    n_columns: int
+
+    @staticmethod
+    def of(graph: LocalGraph) -> "_Order":
+        return _Order(graph.layer_starts.tolist(), graph.head_starts.tolist(), graph.rows.shape[1])
+
+    def kept(self, rows: Int[Tensor, " kept"], n_columns: int) -> "_Order":
+        """Give the order of some rows, ascending, and of as many columns."""
+        starts = torch.tensor([*self.features, *(self.features[-1] + head for head in self.heads)])
+        found: list[int] = torch.searchsorted(rows, starts).tolist()
+        features, heads = found[: len(self.features)], found[len(self.features) :]
+        return _Order(features, [head - features[-1] for head in heads], n_columns)
+
+    @property
+    def n_rows(self) -> int:
+        """Give how many rows have columns, too; those of targets are behind them."""
+        return self.features[-1] + self.heads[-1]
+
+    @property
+    def columns(self) -> Int[Tensor, " row"]:
+        """Give the columns of these rows."""
+        heads = torch.arange(self.n_columns - self.heads[-1], self.n_columns)
+        return torch.cat([torch.arange(self.features[-1]), heads])
+
+    def descending(self) -> Iterator[tuple[slice, slice]]:
+        """Give (rows, columns) of all features, and of all heads, of one layer after the other, from the last down.
+
+        Features may read the heads of their layer, so they come first.
+        """
+        for layer in reversed(range(len(self.features) - 1)):
+            here = slice(self.features[layer], self.features[layer + 1])
+            yield here, here
+            first, last = self.heads[layer], self.heads[layer + 1]
+            before = self.n_columns - self.heads[-1]
+            yield (
+                slice(self.features[-1] + first, self.features[-1] + last),
+                slice(before + first, before + last),
+            )
+
+
+def _influence(graph: LocalGraph, rows: Float[Tensor, "row column"], order: _Order) -> Float[Tensor, " column"]:
+    """Give the influence of the columns of some rows."""
+    influence = _flow(torch.from_numpy(graph.weights), rows[order.n_rows :])
+    for here, columns in order.descending():
         if here.start < here.stop:
-            influence += _flow(influence[here], rows[here])
+            influence += _flow(influence[columns], rows[here])
     return influence
 
 
@@ -117,11 +154,11 @@ def _flow(reached: Float[Tensor, " row"], rows: Float[Tensor, "row column"]) -> 
 
 
 def _strongest_edges(
-    graph: LocalGraph, part: Float[Tensor, "row column"], starts: Tensor, share: float
+    graph: LocalGraph, part: Float[Tensor, "row column"], order: _Order, share: float
 ) -> Bool[Tensor, "row column"]:
     """Mark the edges that hold a share of the influence that runs over a part of the graph."""
-    influence = _influence(graph, part, starts)
-    reached = torch.cat([influence[: int(starts[-1])], torch.from_numpy(graph.weights)])
+    influence = _influence(graph, part, order)
+    reached = torch.cat([influence[order.columns], torch.from_numpy(graph.weights)])
     absolute = part.abs()
     scores = absolute * (reached / absolute.sum(1).clamp_min(_TINY))[:, None]
     positive = scores[scores > 0]
@@ -131,17 +168,18 @@ def _strongest_edges(
 
 
 def _drop_loose_ends(
-    edges: Bool[Tensor, "row column"], n_features: int, n_inner: int
-) -> tuple[Bool[Tensor, "row column"], Bool[Tensor, " inner"]]:
-    """Take out features and errors that feed nothing, and features that nothing feeds, until none is left."""
+    edges: Bool[Tensor, "row column"], order: _Order, is_token: Bool[Tensor, " column"]
+) -> tuple[Bool[Tensor, "row column"], Bool[Tensor, " column"]]:
+    """Take out what feeds nothing, and features and heads that nothing feeds, until none is left; tokens stay."""
+    n_rows, columns = order.n_rows, order.columns
     while True:
-        keep = edges[:, :n_inner].any(0)
-        keep[:n_features] &= edges[:n_features].any(1)
+        keep = edges.any(0) | is_token
+        keep[columns] &= edges[:n_rows].any(1)
         loose = ~keep
-        if not (edges[:, :n_inner][:, loose].any() or edges[:n_features][loose[:n_features]].any()):
+        if not (edges[:, loose].any() or edges[:n_rows][loose[columns]].any()):
             return edges, keep
-        edges[:, :n_inner][:, loose] = False
-        edges[:n_features][loose[:n_features]] = False
+        edges[:, loose] = False
+        edges[:n_rows][loose[columns]] = False
 
 
 def _threshold(values: Float[Tensor, " entry"], share: float) -> Float[Tensor, ""]:
@@ -170,11 +208,9 @@ def missed_influence(graph: LocalGraph) -> float:
     rows = torch.from_numpy(graph.rows)
     received = rows.abs().sum(1) + torch.from_numpy(graph.left_out_abs)
     shares = rows.abs() / received.clamp_min(_TINY)[:, None]
-    bounds: list[int] = graph.layer_starts.tolist()
-    weights = torch.from_numpy(graph.weights)
-    influence = weights @ shares[bounds[-1] :]
-    for layer in reversed(range(graph.n_layers)):
-        here = slice(bounds[layer], bounds[layer + 1])
-        influence += influence[here] @ shares[here]
-    reached = torch.cat([influence[: graph.n_features], weights])
+    order, weights = _Order.of(graph), torch.from_numpy(graph.weights)
+    influence = weights @ shares[order.n_rows :]
+    for here, columns in order.descending():
+        influence += influence[columns] @ shares[here]
+    reached = torch.cat([influence[order.columns], weights])
     return float((reached * torch.from_numpy(graph.left_out_abs) / received.clamp_min(_TINY)).sum())

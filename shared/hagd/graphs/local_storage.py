@@ -27,6 +27,8 @@ def local_graph_to_document(graph: LocalGraph) -> Document:
         "features": graph.features.astype(np.int32),
         **{name: getattr(graph, name).astype(np.float32, copy=False) for name in _NUMBERS},
     }
+    if graph.n_head_nodes:
+        tensors["heads"] = graph.heads.astype(np.int32)
     return Document(content, tensors)
 
 
@@ -51,6 +53,7 @@ def local_graph_from_document(document: Document) -> LocalGraph:
             features=tensors["features"].astype(np.int64),
             targets=targets,
             provenance=dict(content["provenance"]),
+            heads=tensors.get("heads", np.zeros((0, 3))).astype(np.int64),
             **{name: tensors[name] for name in _NUMBERS},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -34,7 +34,13 @@ class Labels:
 
 
 def to_neuronpedia(graph: LocalGraph, pruned: Pruned, labels: Labels) -> dict[str, Any]:
-    """Give the nodes and edges that were kept."""
+    """Give the nodes and edges that were kept.
+
+    Raises:
+        InvalidInputError: heads are nodes, for which the format has no kind.
+    """
+    if graph.n_head_nodes:
+        raise InvalidInputError("this format knows no heads as nodes", "build the graph without --heads to export it")
     names = [_node_id(graph, number) for number in range(graph.n_nodes)]
     rows, columns = pruned.edges.nonzero()
     targets = graph.rows_of_nodes()[rows]

@@ -140,3 +140,60 @@ class Simulation:
             found.append(up[layer.features.positions, layer.features.ids])
         end = single(model.norm_final, final, frozen.final_scale)[-1]
         return torch.cat([*found, directions @ end])
+
+
+class CutSimulation(Simulation):
+    """The same with the outputs of heads among the sources: each head keeps what it gave, times its factor."""
+
+    def __init__(self, frozen: FrozenPrompt) -> None:
+        super().__init__(frozen)
+        self._given = self._run({}, clamped=False)
+
+    def scalars(self, scale: Mapping[Source, float], directions: Tensor) -> Tensor:
+        """Give the scalars of features, of heads (what each would give, along what it gave), and of directions."""
+        moved = self._run(scale, clamped=True)
+        heads = torch.cat(
+            [
+                (now * was).sum(-1).flatten() / was.norm(dim=-1).flatten().clamp_min(1e-30)
+                for now, was in zip(moved, self._given, strict=True)
+            ]
+        )
+        found = super().scalars(scale, directions)
+        return torch.cat([found[: -len(directions)], heads, found[-len(directions) :]])
+
+    def residuals(self, scale: Mapping[Source, float]) -> tuple[list[Tensor], Tensor]:
+        self._run(scale, clamped=True)
+        return self._heard, self._final
+
+    def _run(self, scale: Mapping[Source, float], *, clamped: bool) -> list[Tensor]:
+        """Give what each head would write, by layer: `head pos d_model`."""
+        frozen, model = self._frozen, self._frozen.model
+        resid = torch.zeros_like(frozen.embed) + model.position_part(frozen.n_pos)
+        for pos in range(frozen.n_pos):
+            resid[pos] += scale.get(("token", -1, pos, 0), 1.0) * frozen.embed[pos]
+        heard: list[Tensor] = []
+        written: list[Tensor] = []
+        for number, (block, layer) in enumerate(zip(model.blocks, frozen.layers, strict=True)):
+            x = single(block.norm_attention, resid, layer.attention_scale)
+            outputs = []
+            for head in range(model.config.n_heads):
+                values = x @ block.attention.w_v[head // model.config.group_size]
+                if block.attention.b_v is not None:
+                    values = values + block.attention.b_v[head // model.config.group_size]
+                outputs.append(layer.pattern[head] @ values @ block.attention.w_o[head])
+            written.append(torch.stack(outputs))
+            given = self._given[number] if clamped else written[-1]
+            factor = torch.tensor(
+                [
+                    [scale.get(("head", number, pos, head), 1.0) for pos in range(frozen.n_pos)]
+                    for head in range(model.config.n_heads)
+                ],
+                dtype=given.dtype,
+            )
+            attended = resid + (factor[..., None] * given).sum(0)
+            if block.attention.b_o is not None:
+                attended += block.attention.b_o
+            heard.append(resid if model.config.parallel_residual else attended)
+            resid = attended + self._written(number, heard[-1], scale)
+        self._heard, self._final = heard, resid
+        return written

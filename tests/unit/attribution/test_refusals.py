@@ -54,16 +54,17 @@ def test_frozen_pieces_that_are_not_those_of_the_run_are_found_out() -> None:
         dataclasses.replace(frozen, layers=(frozen.layers[0], layer, *frozen.layers[2:])).check()
 
 
-def test_a_graph_larger_than_the_memory_is_refused_with_one_that_fits() -> None:
+@pytest.mark.parametrize("heads", [False, True])
+def test_a_graph_larger_than_the_memory_is_refused_with_one_that_fits(heads: bool) -> None:
     frozen = frozen_prompt("llama", "neurons")
-    whole = estimate.require_memory(frozen, 3, None, 1 << 40)
-    there = int(estimate.estimate(frozen, 3, whole.features // 2).memory_bytes / 0.9) + 1000
+    whole = estimate.require_memory(frozen, 3, None, 1 << 40, heads=heads)
+    there = int(estimate.estimate(frozen, 3, whole.features // 2, heads=heads).memory_bytes / 0.9) + 1000
     with pytest.raises(InvalidInputError, match="GiB") as refused:
-        estimate.require_memory(frozen, 3, None, there)
+        estimate.require_memory(frozen, 3, None, there, heads=heads)
     most = int("".join(filter(str.isdigit, refused.value.hint)))
-    assert estimate.require_memory(frozen, 3, most, there).features == most
+    assert estimate.require_memory(frozen, 3, most, there, heads=heads).features == most
     with pytest.raises(InvalidInputError):
-        estimate.require_memory(frozen, 3, most + 50, there)
+        estimate.require_memory(frozen, 3, most + 50, there, heads=heads)
 
 
 @pytest.mark.parametrize("most", [0, -3])

@@ -132,8 +132,9 @@ def test_other_files_are_refused(data: bytes, tmp_path: Path) -> None:
         read_circuit_tracer(tmp_path / "nowhere.pt")
 
 
-def test_as_a_graph_of_the_pipeline_its_edges_run_forward_and_none_is_lost() -> None:
-    graph = random_graph(2)
+@pytest.mark.parametrize("n_heads", [0, 2])
+def test_as_a_graph_of_the_pipeline_its_edges_run_forward_and_none_is_lost(n_heads: int) -> None:
+    graph = random_graph(2, n_heads=n_heads)
     found = to_attribution_graph(graph)
     assert (found.source < found.target).all()
     assert found.n_nodes == graph.rows.shape[1] + 1
@@ -143,6 +144,13 @@ def test_as_a_graph_of_the_pipeline_its_edges_run_forward_and_none_is_lost() -> 
     target = numbers[Node("feature", layer, f"p{pos}", name)]
     incoming = dict(zip(found.source[found.target == target], found.weight[found.target == target], strict=True))
     token = numbers[Node("token", -1, "p0")]
-    assert incoming.get(token, 0.0) == pytest.approx(float(graph.rows[graph.n_features - 1, -graph.n_pos]))
+    assert incoming.get(token, 0.0) == pytest.approx(
+        float(graph.rows[graph.n_features - 1, graph.n_features + graph.n_errors])
+    )
+    inner = graph.rows[: graph.n_features + graph.n_head_nodes]
+    assert found.weight_abs.sum() - found.weight_abs[found.target == found.n_nodes - 1].sum() == pytest.approx(
+        float(np.abs(inner).sum()), rel=1e-5
+    )
+    assert sum(node.kind == "head" for node in found.nodes) == graph.n_head_nodes
     into_logit = found.weight_abs[found.target == found.n_nodes - 1].sum()
-    assert into_logit == pytest.approx(float((graph.weights @ np.abs(graph.rows[graph.n_features :])).sum()), rel=1e-5)
+    assert into_logit == pytest.approx(float((graph.weights @ np.abs(graph.rows[len(inner) :])).sum()), rel=1e-5)

@@ -31,6 +31,12 @@ def test_a_file_holds_what_its_readers_look_for() -> None:
     assert sum(node["is_target_logit"] for node in content["nodes"]) == 1
 
 
+def test_heads_as_nodes_have_no_place_in_the_file() -> None:
+    graph = random_graph(n_heads=2)
+    with pytest.raises(InvalidInputError, match="heads"):
+        to_neuronpedia(graph, prune(graph), Labels("a-graph", "a-model"))
+
+
 def test_what_was_written_whole_is_read_back() -> None:
     graph, back = random_graph(), from_neuronpedia(written())
     names = {tuple(row): number for number, row in enumerate(graph.features.tolist())}

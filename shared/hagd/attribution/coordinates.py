@@ -1,0 +1,145 @@
+"""Coordinates in which read vectors are kept on their way down.
+
+What heads carry lies in the span of the values they read, which is narrow where query heads share keys and values. So
+it is first kept as coordinates in that span, one more span per layer passed, and becomes a vector of the stream only
+when the coordinates would be longer than that.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hagd.attribution.blocks import Block
+from hagd.attribution.columns import Columns
+from hagd.attribution.frozen import FrozenPrompt
+from hagd.attribution.standing import Standing
+
+_LONGEST_COORDINATES: Final = 1.5
+"""Coordinates are kept until they are this many times longer than a vector of the stream, which costs a product to
+become."""
+_MOST_COORDINATE_CELLS: Final = 1 << 27
+"""What may be held of everything written, in the coordinates of the layers above it."""
+
+
+def coordinate_layers(frozen: FrozenPrompt, n_written: int) -> int:
+    """Give how many layers' value spans make coordinates; 0 where vectors of the stream are better from the start.
+
+    Args:
+        frozen: the prompt.
+        n_written: decoders and errors of all layers, each counted wherever it writes.
+    """
+    shape = frozen.model.config
+    kv_width = shape.n_kv_heads * shape.d_head
+    if kv_width >= shape.d_model or any(frozen.replacement.skip(it) is not None for it in range(shape.n_layers)):
+        return 0
+    layers = int(_LONGEST_COORDINATES * shape.d_model) // kv_width
+    while layers and n_written * kv_width * layers * (layers + 1) // 2 > _MOST_COORDINATE_CELLS:
+        layers -= 1
+    return layers
+
+
+@dataclass
+class State:
+    """What the rows of a descent read at one depth: at each position, `coordinates` in the value spans of `layers`
+    (of the stream itself where there are none), and at the position of each row, besides, `points`."""
+
+    coordinates: Float[Tensor, "pos row capacity"]
+    layers: tuple[int, ...]
+    points: Float[Tensor, "row d_model"] | None
+
+
+@dataclass(frozen=True)
+class View:
+    """What is written to a block, and what its heads read, in some coordinates."""
+
+    heads: Float[Tensor, "coordinate width"]
+    writers: dict[int, tuple[Float[Tensor, "coordinate _"], ...]]
+    """By source layer, then position."""
+
+
+class Coordinates:
+    """The coordinates of one prompt: how states begin and grow, and what blocks look like in them."""
+
+    def __init__(
+        self, blocks: Sequence[Block], columns: Columns, most_layers: int, *, products: torch.dtype, sums: torch.dtype
+    ) -> None:
+        """Keep what is asked for more than once.
+
+        Args:
+            blocks: those of the prompt.
+            columns: its sources.
+            most_layers: how many value spans make coordinates, as `coordinate_layers` says.
+            products: dtype of what products take.
+            sums: dtype of vectors of the stream.
+        """
+        self._blocks, self._columns, self._most_layers = blocks, columns, most_layers
+        self._products, self._sums = products, sums
+        self._kv_width = len(blocks[0].w_v)
+        self._views: dict[tuple[tuple[int, ...], int], View] = {}
+
+    def spans(self, layers: tuple[int, ...]) -> Float[Tensor, "coordinate d_model"]:
+        """Give the vectors of the stream that are the coordinates of some layers."""
+        return torch.cat([self._blocks[layer].w_v for layer in layers])
+
+    def view(self, layers: tuple[int, ...], number: int) -> View:
+        """Give a block in the coordinates of the value spans of some layers above it."""
+        if (layers, number) not in self._views:
+            block = self._blocks[number]
+            heads, writers = block.w_o, block.writers
+            if layers:
+                spans = self.spans(layers)
+                heads = spans @ block.w_o
+                writers = {source: written @ spans.T for source, written in block.writers.items()}
+            parts = {source: self._by_position(source, number, written) for source, written in writers.items()}
+            self._views[layers, number] = View(heads, parts)
+        return self._views[layers, number]
+
+    def _by_position(
+        self, source: int, layer: int, written: Float[Tensor, "written coordinate"]
+    ) -> tuple[Float[Tensor, "coordinate _"], ...]:
+        counts = np.diff(self._columns.starts[source]) + (source == layer)
+        return tuple(part.T for part in written.split(counts.tolist()))
+
+    def begin(
+        self,
+        carried: Float[Tensor, "pos row kv_width"],
+        points: Float[Tensor, "row d_model"] | None,
+        rows: Standing,
+        layer: int,
+    ) -> State:
+        """Give the state of rows that read the values of a layer, and besides single positions."""
+        n_pos, n_rows, kv_width = carried.shape
+        if self._most_layers:
+            capacity = min(self._most_layers, layer + 1) * kv_width
+            coordinates = carried.new_empty(n_pos, n_rows, capacity)
+            coordinates[:, :, :kv_width] = carried
+            return State(coordinates, (layer,), points)
+        stream = (carried @ self._blocks[layer].w_v).to(self._sums)
+        if points is not None:
+            stream[rows.positions, rows.numbers] += points
+        return State(stream, (), None)
+
+    def read(self, state: State) -> Float[Tensor, "pos row coordinate"]:
+        """Give what the rows read, as products take it."""
+        if not state.layers:
+            return state.coordinates.to(self._products)
+        return state.coordinates[:, :, : len(state.layers) * self._kv_width]
+
+    def take_in(self, state: State, carried: Float[Tensor, "pos row kv_width"], rows: Standing, layer: int) -> None:
+        """Add to a state what the heads of a block carry."""
+        length = len(state.layers) * self._kv_width
+        if state.layers and length + self._kv_width <= state.coordinates.shape[2]:
+            state.coordinates[:, :, length : length + self._kv_width] = carried
+            state.layers = (*state.layers, layer)
+            return
+        if state.layers:
+            state.coordinates = (self.read(state) @ self.spans(state.layers)).to(self._sums)
+            if state.points is not None:
+                state.coordinates[rows.positions, rows.numbers] += state.points
+            state.layers, state.points = (), None
+        state.coordinates += carried @ self._blocks[layer].w_v

@@ -1,0 +1,6 @@
+"""Names of dictionaries, for those who only pass them on and load no torch."""
+
+from typing import Final
+
+NEURONS: Final = "neurons"
+"""The model's own neurons, which need no folder."""
