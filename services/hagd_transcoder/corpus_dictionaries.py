@@ -21,6 +21,7 @@ from hagd_transcoder.domain.corpus_evaluation import evaluate_on_corpus
 from hagd_transcoder.domain.corpus_plan import CorpusPlan
 from hagd_transcoder.domain.corpus_training import train_on_corpus
 from hagd_transcoder.domain.starting import Start
+from hagd_transcoder.domain.traced_evaluation import trace_prompts
 
 GATED_K = 64
 PLAIN_K = 32
@@ -30,9 +31,10 @@ START_FACTOR = 8
 def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
     """Train the dictionaries of a model on a corpus. See `StageFunction`."""
     model, corpus = _read(inputs)
-    plan = make_plan(read_config(config), model, corpus)
+    checked = read_config(config)
+    plan = make_plan(checked, model, corpus)
     dictionaries = train_on_corpus(model, corpus.windows("train"), plan, context)
-    return _measured(inputs, model, corpus, plan, dictionaries, context)
+    return _measured(inputs, model, corpus, plan, dictionaries, checked, context)
 
 
 def run_shard(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
@@ -52,8 +54,9 @@ def join(inputs: Mapping[str, Document], config: Config, context: StageContext) 
     for role in sorted(inputs):
         if role.startswith("dictionaries/"):
             dictionaries |= dictionaries_from_document(inputs[role])
-    plan = make_plan(read_config(config), model, corpus)
-    return _measured(inputs, model, corpus, plan, dictionaries, context)
+    checked = read_config(config)
+    plan = make_plan(checked, model, corpus)
+    return _measured(inputs, model, corpus, plan, dictionaries, checked, context)
 
 
 def make_plan(config: CorpusTranscoderConfig, model: LanguageModel, corpus: Corpus) -> CorpusPlan:
@@ -113,11 +116,15 @@ def _measured(
     corpus: Corpus,
     plan: CorpusPlan,
     dictionaries: Mapping[int, Dictionary],
+    config: CorpusTranscoderConfig,
     context: StageContext,
 ) -> Mapping[str, Document]:
-    found = evaluate_on_corpus(
-        model, dictionaries, corpus.windows("train"), corpus.windows("held-out"), context, plan.seed
-    )
+    held_out = corpus.windows("held-out")
+    found = evaluate_on_corpus(model, dictionaries, corpus.windows("train"), held_out, context, plan.seed)
+    if config.traced:
+        traced = trace_prompts(model, dictionaries, held_out, config.traced, context, plan.seed)
+        layers = [layer | traced.layers[layer["layer"]] for layer in found["layers"]]
+        found |= {**traced.together, "layers": layers}
     metrics: dict[str, Any] = {
         "plan": {name: value for name, value in asdict(plan).items() if name != "checkpoints"},
         "model": dict(inputs["model"].content.get("provenance", {})),

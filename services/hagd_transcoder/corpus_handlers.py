@@ -40,6 +40,8 @@ class CorpusTranscoderConfig(BaseModel):
     """Weight of the loss that lets dead features rebuild what is missing."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of products in the model's run and in the steps; weights, sums and what is reported stay in float32."""
+    traced: Annotated[int, Field(ge=0)] = 16
+    """Held-out prompts that are traced to measure what goes past the dictionaries; 0 for none."""
     checkpoints: Positive = 10
     """How often the state is kept on the way."""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -78,7 +80,7 @@ def split(config: Config) -> Sequence[Config]:
 
 STAGE = StageSpec(
     id="corpus-transcoder",
-    semantics_version=1,
+    semantics_version=2,
     inputs=("model", "corpus"),
     outputs=("dictionaries",),
     run="hagd_transcoder.corpus_dictionaries:run",

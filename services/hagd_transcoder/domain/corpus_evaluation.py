@@ -22,8 +22,8 @@ from hagd.errors import NonFiniteError
 from hagd.models.language_model import LanguageModel
 from hagd.models.trunk import Passage, run_trunk
 from hagd.pipeline.contract import StageContext
-from hagd.tasks.splits import generator_for
 from hagd_transcoder.domain.corpus_training import windows_of_step
+from hagd_transcoder.domain.intervals import drawn_ratios, interval
 
 FITTED_TOKENS: Final = 16_384
 """Training tokens that the linear baselines are fitted on."""
@@ -34,7 +34,6 @@ REPLACED_TOKENS: Final = 4_096
 ALONE_TOKENS: Final = 1_024
 """The same one layer at a time."""
 _BATCH_TOKENS: Final = 2_048
-_DRAWS: Final = 1_000
 DENSITIES: Final = tuple(10.0**exponent for exponent in range(-4, 1))
 """Bounds of the histogram of how often features fire."""
 
@@ -55,6 +54,12 @@ class _Layer:
     fired: Int[Tensor, " d_feature"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     active: int = 0
     tokens: int = 0
+
+    def varying(self) -> Float[Tensor, " window"]:
+        """Give, summed over each window, the squared distance of outputs to their mean over all windows."""
+        outputs = torch.cat(self.outputs)
+        mean = outputs.sum(0) / self.tokens
+        return torch.cat(self.squares["size"]) - 2 * outputs @ mean + torch.cat(self.counts) * mean.square().sum()
 
 
 def evaluate_on_corpus(
@@ -79,15 +84,20 @@ def evaluate_on_corpus(
     documents: list[Tensor] = []
     for batch, numbers in _batches(held_out, MEASURED_TOKENS, seed):
         _measure(model, layers, maps, batch)
-        documents.append(torch.searchsorted(held_out.corpus.offsets, held_out.bounds[numbers, 0], right=True))
+        documents.append(held_out.documents()[numbers])
     of_window = torch.cat(documents)
     alone = _alone(model, dictionaries, held_out, seed)
-    found = [_report(layer, of_window, seed) | alone[number] for number, layer in sorted(layers.items())]
+    drawn = {
+        number: drawn_ratios(torch.cat(it.squares[""]), it.varying(), of_window, seed)
+        for number, it in sorted(layers.items())
+    }
+    found = [_report(layers[number], draws) | alone[number] for number, draws in drawn.items()]
     return {
         "split": "held-out",
         "n_documents": len(of_window.unique()),
         "n_tokens": next(iter(layers.values())).tokens,
         "fvu_mean": sum(it["fvu"] for it in found) / len(found),
+        "fvu_mean_ci95": interval(torch.stack(list(drawn.values())).mean(0)),
         "fvu_worst": max(it["fvu"] for it in found),
         "layers": found,
         **_together(model, dictionaries, held_out, seed),
@@ -141,13 +151,9 @@ def _measure(
     run_trunk(model, batch.tokens, visit, upto=max(layers))
 
 
-def _report(sums: _Layer, documents: Int[Tensor, " window"], seed: int) -> dict[str, Any]:
-    squares = {kind: torch.cat(values) for kind, values in sums.squares.items()}
-    outputs = torch.cat(sums.outputs)
-    mean = outputs.sum(0) / sums.tokens
-    varying = squares["size"] - 2 * outputs @ mean + torch.cat(sums.counts) * mean.square().sum()
-    total = float(varying.sum())
-    share = {kind: float(values.sum()) / max(total, 1e-300) for kind, values in squares.items()}
+def _report(sums: _Layer, drawn_fvu: Float[Tensor, " draw"]) -> dict[str, Any]:
+    total = max(float(sums.varying().sum()), 1e-300)
+    share = {kind: float(torch.cat(values).sum()) / total for kind, values in sums.squares.items()}
     if not torch.isfinite(torch.tensor(list(share.values()))).all():
         raise NonFiniteError(
             f"the error of layer {sums.dictionary.layer} is not finite", "train longer or lower the learning rate"
@@ -160,29 +166,13 @@ def _report(sums: _Layer, documents: Int[Tensor, " window"], seed: int) -> dict[
         "n_features": sums.dictionary.n_features,
         "k": sums.dictionary.k,
         "fvu": share[""],
-        "fvu_ci95": _interval(squares[""], varying, documents, seed),
+        "fvu_ci95": interval(drawn_fvu),
         "fvu_linear": share["linear"],
         "fvu_of_nonlinear_error": share["nonlinear"],
         "l0": sums.active / sums.tokens,
         "dead_share": float((sums.fired == 0).double().mean()),
         "density_histogram": [int(count) for count in counts],
     }
-
-
-def _interval(
-    errors: Float[Tensor, " window"],
-    varying: Float[Tensor, " window"],
-    documents: Int[Tensor, " window"],
-    seed: int,
-) -> list[float]:
-    """Give the 95 % interval of the FVU when documents are drawn again, the mean output held."""
-    names, of_window = documents.unique(return_inverse=True)
-    pairs = torch.zeros(len(names), 2, dtype=torch.float64)
-    pairs.index_add_(0, of_window, torch.stack([errors, varying], dim=1))
-    drawn = torch.randint(len(names), (_DRAWS, len(names)), generator=generator_for(seed, "documents"))
-    sums = pairs[drawn].sum(1)
-    ratios = (sums[:, 0] / sums[:, 1].clamp_min(1e-300)).sort().values
-    return [float(ratios[round(0.025 * (_DRAWS - 1))]), float(ratios[round(0.975 * (_DRAWS - 1))])]
 
 
 def _together(

@@ -1,8 +1,7 @@
 """`hagd transcoder train|eval`: stage 1 on its own. `hagd transcoder convert` stands in `conversion.py`."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,7 +18,8 @@ from hagd.cli.options import (
     UseOption,
     with_settings,
 )
-from hagd.cli.output import say, write_fields, write_json, write_line, write_table
+from hagd.cli.output import say
+from hagd.cli.quality import write_quality
 from hagd.errors import UsageError
 
 if TYPE_CHECKING:
@@ -59,33 +59,10 @@ def train(
         folder = out or default_folder(settings, plan)
     state = run_plan(folder, plan, TRAIN, store=store, threads=threads, quiet=quiet)
     say(f"dictionaries are in {folder}")
-    _write_quality(folder, state.run_id, as_json=as_json)
+    write_quality(folder, state.run_id, as_json=as_json)
 
 
 @app.command("eval")
 def evaluate(run: RunFolderArgument, run_id: RunIdOption = None, as_json: JsonFlag = False) -> None:
     """Print the quality of a run's dictionaries on held-out prompts or documents; --json holds histograms too."""
-    _write_quality(run, run_id, as_json=as_json)
-
-
-def _write_quality(folder: Any, run_id: str | None, *, as_json: bool) -> None:
-    from hagd.extraction.opened import OpenRun  # noqa: PLC0415
-    from hagd.extraction.roles import DICTIONARIES  # noqa: PLC0415
-
-    content = OpenRun.open(folder, run_id).data(DICTIONARIES)
-    quality: Mapping[str, Any] = content.get("metrics", content)
-    if as_json:
-        write_json("dictionaries", quality)
-        return
-    layers: list[Mapping[str, Any]] = [layer for layer in quality.get("layers", []) if isinstance(layer, Mapping)]
-    names = list(dict.fromkeys(name for layer in layers for name, value in layer.items() if _is_plain(value)))
-    names.sort(key=lambda name: (name != "layer", name != "kind"))
-    write_table(names, [[layer.get(name) for name in names] for layer in layers])
-    together = {name: value for name, value in quality.items() if _is_plain(value) and value is not None}
-    if together:
-        write_line("all layers together:")
-        write_fields(together)
-
-
-def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, str | int | float | bool)
+    write_quality(run, run_id, as_json=as_json)

@@ -70,6 +70,10 @@ class Windows:
     def __len__(self) -> int:
         return len(self.bounds)
 
+    def documents(self) -> Int[Tensor, " window"]:
+        """Give the document that each is of."""
+        return torch.searchsorted(self.corpus.offsets, self.bounds[:, 0].contiguous(), right=True) - 1
+
     def batch(self, numbers: Sequence[int] | Int[Tensor, " batch"]) -> "Batch":
         """Give some windows side by side."""
         chosen = self.bounds[torch.as_tensor(numbers)]

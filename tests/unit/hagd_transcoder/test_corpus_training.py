@@ -1,5 +1,6 @@
 """Dictionaries from a corpus: the same whether layers learn together or apart, at once or with a stop between."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,8 +22,9 @@ from hagd_transcoder.domain.corpus_evaluation import evaluate_on_corpus
 from hagd_transcoder.domain.corpus_training import windows_of_step
 from unit.hagd_transcoder.tiny_subjects import VOCAB, tiny_model
 
-MODEL = tiny_model(n_layers=3, activation="silu")
-CONFIG: dict[str, Any] = {"n_features": 13, "k": 5, "batch": 60, "tokens": 1200}
+TINY = tiny_model(n_layers=3, activation="silu")
+MODEL = replace(TINY, config=replace(TINY.config, n_positions=17))
+CONFIG: dict[str, Any] = {"n_features": 13, "k": 5, "batch": 60, "tokens": 1200, "traced": 3}
 
 
 def corpus() -> Corpus:
