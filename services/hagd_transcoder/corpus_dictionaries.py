@@ -20,6 +20,7 @@ from hagd_transcoder.corpus_handlers import CorpusTranscoderConfig, read_config
 from hagd_transcoder.domain.corpus_evaluation import evaluate_on_corpus
 from hagd_transcoder.domain.corpus_plan import CorpusPlan
 from hagd_transcoder.domain.corpus_training import train_on_corpus
+from hagd_transcoder.domain.examples import ExamplePlan
 from hagd_transcoder.domain.starting import Start
 from hagd_transcoder.domain.traced_evaluation import trace_prompts
 
@@ -120,7 +121,8 @@ def _measured(
     context: StageContext,
 ) -> Mapping[str, Document]:
     held_out = corpus.windows("held-out")
-    found = evaluate_on_corpus(model, dictionaries, corpus.windows("train"), held_out, context, plan.seed)
+    examples = ExamplePlan(config.shown_features, config.shown_windows)
+    found = evaluate_on_corpus(model, dictionaries, corpus.windows("train"), held_out, context, plan.seed, examples)
     if config.traced:
         traced = trace_prompts(model, dictionaries, held_out, config.traced, context, plan.seed)
         layers = [layer | traced.layers[layer["layer"]] for layer in found["layers"]]

@@ -42,6 +42,10 @@ class CorpusTranscoderConfig(BaseModel):
     """Of products in the model's run and in the steps; weights, sums and what is reported stay in float32."""
     traced: Annotated[int, Field(ge=0)] = 16
     """Held-out prompts that are traced to measure what goes past the dictionaries; 0 for none."""
+    shown_features: Annotated[int, Field(ge=0)] = 8
+    """Features of each layer, drawn among those that fire, that are shown by what they fire on most; 0 for none."""
+    shown_windows: Positive = 5
+    """Held-out windows that each of them is shown by."""
     checkpoints: Positive = 10
     """How often the state is kept on the way."""
     seed: Annotated[int, Field(ge=0)] = 0

@@ -19,7 +19,7 @@ from hagd.cli.options import (
     with_settings,
 )
 from hagd.cli.output import say
-from hagd.cli.quality import write_quality
+from hagd.cli.quality import write_layer, write_quality
 from hagd.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,6 +63,16 @@ def train(
 
 
 @app.command("eval")
-def evaluate(run: RunFolderArgument, run_id: RunIdOption = None, as_json: JsonFlag = False) -> None:
-    """Print the quality of a run's dictionaries on held-out prompts or documents; --json holds histograms too."""
-    write_quality(run, run_id, as_json=as_json)
+def evaluate(
+    run: RunFolderArgument,
+    run_id: RunIdOption = None,
+    layer: Annotated[
+        int | None, typer.Option(min=0, help="Show how often features of this layer fire, and what some fire on most.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Print the quality of a run's dictionaries on held-out prompts or documents; --json holds all that is known."""
+    if layer is None:
+        write_quality(run, run_id, as_json=as_json)
+    else:
+        write_layer(run, run_id, layer, as_json=as_json)

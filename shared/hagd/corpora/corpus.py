@@ -34,6 +34,8 @@ class Corpus:
     """Tokens of the longest window, the one for the beginning of a sequence among them."""
     bos_id: int | None
     """What every window begins with, or None."""
+    vocabulary: tuple[str, ...] = ()
+    """What each token is called, for readers; may be empty."""
 
     @property
     def n_documents(self) -> int:
