@@ -11,6 +11,7 @@ from hagd.artifacts.document import Document
 from hagd.corpora.corpus import Corpus
 from hagd.corpora.storage import corpus_from_document
 from hagd.dictionaries.dictionary import Dictionary
+from hagd.dictionaries.history import history_from_document, history_to_document, join_histories
 from hagd.dictionaries.storage import dictionaries_from_document, dictionaries_to_document
 from hagd.errors import InvalidInputError
 from hagd.models.language_model import LanguageModel
@@ -34,8 +35,9 @@ def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -
     model, corpus = _read(inputs)
     checked = read_config(config)
     plan = make_plan(checked, model, corpus)
-    dictionaries = train_on_corpus(model, corpus.windows("train"), plan, context)
-    return _measured(inputs, model, corpus, plan, dictionaries, checked, context)
+    trained = train_on_corpus(model, corpus.windows("train"), plan, context)
+    measured = _measured(inputs, model, corpus, plan, trained.dictionaries, checked, context)
+    return {"dictionaries": measured, "training": history_to_document(trained.history)}
 
 
 def run_shard(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
@@ -44,8 +46,11 @@ def run_shard(inputs: Mapping[str, Document], config: Config, context: StageCont
     whole = read_config({name: value for name, value in config.items() if name != "shard"})
     plan = make_plan(whole, model, corpus)
     layers = plan.layers[int(config["shard"]) :: whole.shards]
-    dictionaries = train_on_corpus(model, corpus.windows("train"), replace(plan, layers=layers), context)
-    return {"dictionaries": dictionaries_to_document(dictionaries, {})}
+    trained = train_on_corpus(model, corpus.windows("train"), replace(plan, layers=layers), context)
+    return {
+        "dictionaries": dictionaries_to_document(trained.dictionaries, {}),
+        "training": history_to_document(trained.history),
+    }
 
 
 def join(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
@@ -57,7 +62,9 @@ def join(inputs: Mapping[str, Document], config: Config, context: StageContext) 
             dictionaries |= dictionaries_from_document(inputs[role])
     checked = read_config(config)
     plan = make_plan(checked, model, corpus)
-    return _measured(inputs, model, corpus, plan, dictionaries, checked, context)
+    measured = _measured(inputs, model, corpus, plan, dictionaries, checked, context)
+    histories = [history_from_document(inputs[role]) for role in sorted(inputs) if role.startswith("training/")]
+    return {"dictionaries": measured, "training": history_to_document(join_histories(histories))}
 
 
 def make_plan(config: CorpusTranscoderConfig, model: LanguageModel, corpus: Corpus) -> CorpusPlan:
@@ -119,7 +126,7 @@ def _measured(
     dictionaries: Mapping[int, Dictionary],
     config: CorpusTranscoderConfig,
     context: StageContext,
-) -> Mapping[str, Document]:
+) -> Document:
     held_out = corpus.windows("held-out")
     examples = ExamplePlan(config.shown_features, config.shown_windows)
     found = evaluate_on_corpus(model, dictionaries, corpus.windows("train"), held_out, context, plan.seed, examples)
@@ -133,4 +140,4 @@ def _measured(
         "corpus": dict(inputs["corpus"].content.get("provenance", {})),
         **found,
     }
-    return {"dictionaries": dictionaries_to_document(dictionaries, metrics)}
+    return dictionaries_to_document(dictionaries, metrics)

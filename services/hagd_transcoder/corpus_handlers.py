@@ -86,7 +86,7 @@ STAGE = StageSpec(
     id="corpus-transcoder",
     semantics_version=2,
     inputs=("model", "corpus"),
-    outputs=("dictionaries",),
+    outputs=("dictionaries", "training"),
     run="hagd_transcoder.corpus_dictionaries:run",
     resolve=resolve,
     local_fields=frozenset({"checkpoints"}),
@@ -95,7 +95,7 @@ STAGE = StageSpec(
     sharding=Sharding(
         split,
         "hagd_transcoder.corpus_dictionaries:run_shard",
-        ("dictionaries",),
+        ("dictionaries", "training"),
         "hagd_transcoder.corpus_dictionaries:join",
     ),
 )

@@ -101,9 +101,9 @@ def evaluate_on_corpus(
         for number, it in sorted(layers.items())
     }
     found = [_report(layers[number], draws) | alone[number] for number, draws in drawn.items()]
-    for layer in found:
-        if (top := layers[layer["layer"]].top) is not None:
-            layer["examples"] = top.report(held_out)
+    for number, report in zip(drawn, found, strict=True):
+        if (top := layers[number].top) is not None:
+            report["examples"] = top.report(held_out)
     return {
         "split": "held-out",
         "n_documents": len(of_window.unique()),

@@ -5,7 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from hagd.cli.output import write_fields, write_json, write_line, write_table
+from hagd.cli.output import say, write_fields, write_json, write_line, write_table
 from hagd.errors import RunError, UnknownNameError
 
 _BAR: Final = 40
@@ -29,6 +29,18 @@ def write_quality(folder: Path, run_id: str | None, *, as_json: bool) -> None:
     if "completeness" in quality:
         write_line(f"unexplained, with 95 % intervals; the last two on {quality['n_traced']} traced prompts:")
         _write_three_ways(quality, layers)
+
+
+def write_training(folder: Path, run_id: str, tensorboard: Path | None) -> None:
+    """Write the report of a training on text into the run folder, event files where asked, and say where they are."""
+    from hagd.extraction.event_files import write_event_files  # noqa: PLC0415
+    from hagd.extraction.opened import OpenRun  # noqa: PLC0415
+    from hagd.extraction.training_report import write_report  # noqa: PLC0415
+
+    run = OpenRun.open(folder, run_id)
+    say(f"curves are in {write_report(run)}")
+    if tensorboard is not None:
+        say(f"and for TensorBoard in {write_event_files(run, tensorboard)}")
 
 
 def write_layer(folder: Path, run_id: str | None, layer: int, *, as_json: bool) -> None:

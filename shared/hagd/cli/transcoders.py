@@ -19,7 +19,7 @@ from hagd.cli.options import (
     with_settings,
 )
 from hagd.cli.output import say
-from hagd.cli.quality import write_layer, write_quality
+from hagd.cli.quality import write_layer, write_quality, write_training
 from hagd.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ def train(
         list[Path],
         typer.Option(help="Text to train on in place of a task: a file, lines of JSON, or a folder; may be repeated."),
     ] = [],  # noqa: B006  # typer copies it
+    tensorboard: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="With --data: write the curves for TensorBoard here too.")
+    ] = None,
     out: OutOption = None,
     store: StoreOption = None,
     threads: ThreadsOption = None,
@@ -49,6 +52,8 @@ def train(
     from hagd.extraction.corpus_plan import TRAIN, build_corpus_plan, corpus_folder  # noqa: PLC0415
     from hagd.extraction.plan import build_plan, default_folder, use_of  # noqa: PLC0415
 
+    if tensorboard is not None:
+        _check_tensorboard(data)
     if data and use:
         raise UsageError("--data and --use exclude each other", "text is read by stages of its own")
     if data:
@@ -59,7 +64,17 @@ def train(
         folder = out or default_folder(settings, plan)
     state = run_plan(folder, plan, TRAIN, store=store, threads=threads, quiet=quiet)
     say(f"dictionaries are in {folder}")
+    if data:
+        write_training(folder, state.run_id, tensorboard)
     write_quality(folder, state.run_id, as_json=as_json)
+
+
+def _check_tensorboard(data: list[Path]) -> None:
+    from hagd.extraction.event_files import require_writer  # noqa: PLC0415
+
+    if not data:
+        raise UsageError("--tensorboard shows training on text", "add --data FOLDER")
+    require_writer()
 
 
 @app.command("eval")

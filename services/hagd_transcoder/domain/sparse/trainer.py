@@ -120,6 +120,10 @@ class SparseTrainer:
             threshold=self._thresholds() if by_batch else None,
         )
 
+    def dead_share(self) -> float:
+        """Give the share of features that count as dead."""
+        return float((self.idle > self.dead_after).double().mean())
+
     def state(self) -> dict[str, Tensor]:
         """Give all that a checkpoint must hold, by name."""
         found = {"idle": self.idle, "cutoff": self.cutoff}
