@@ -29,9 +29,9 @@ from hagd.tasks.splits import generator_for
 from hagd_transcoder.domain.corpus_training import windows_of_step
 from hagd_transcoder.domain.intervals import drawn_ratios, interval
 
-TRACED_TOKENS: Final = 32
+TRACED_TOKENS: Final = 16
 """Tokens of a prompt: the beginning of a window."""
-TRACED_ROWS: Final = 96
+TRACED_ROWS: Final = 32
 """Features of a layer that stand for all that are active on a prompt."""
 _PLAIN: Final = 1
 """First positions that are left out: they are unlike all others, and no dictionary was trained there."""
