@@ -44,7 +44,7 @@ def measure_small_gpt2() -> list[Row]:
     train, held_out = corpus.windows("train"), corpus.windows("held-out")
     config = CorpusTranscoderConfig(n_features=FEATURES, k=K, tokens=TOKENS, skip=False)
     plan = make_plan(config, model, corpus)
-    ours = train_on_corpus(model, train, plan, RecordingContext())
+    ours = train_on_corpus(model, train, plan, RecordingContext()).dictionaries
     theirs = _rivals(model, corpus)
     found = {
         name: evaluate_on_corpus(model, dictionaries, train, held_out, RecordingContext())

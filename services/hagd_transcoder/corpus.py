@@ -66,7 +66,7 @@ def resolve(config: Config) -> dict[str, Any]:
 
 STAGE = StageSpec(
     id="corpus",
-    semantics_version=1,
+    semantics_version=2,
     inputs=(),
     outputs=("model", "corpus"),
     run="hagd_transcoder.corpus_stage:run",

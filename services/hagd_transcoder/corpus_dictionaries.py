@@ -11,6 +11,7 @@ from hagd.artifacts.document import Document
 from hagd.corpora.corpus import Corpus
 from hagd.corpora.storage import corpus_from_document
 from hagd.dictionaries.dictionary import Dictionary
+from hagd.dictionaries.history import history_from_document, history_to_document, join_histories
 from hagd.dictionaries.storage import dictionaries_from_document, dictionaries_to_document
 from hagd.errors import InvalidInputError
 from hagd.models.language_model import LanguageModel
@@ -20,7 +21,9 @@ from hagd_transcoder.corpus_handlers import CorpusTranscoderConfig, read_config
 from hagd_transcoder.domain.corpus_evaluation import evaluate_on_corpus
 from hagd_transcoder.domain.corpus_plan import CorpusPlan
 from hagd_transcoder.domain.corpus_training import train_on_corpus
+from hagd_transcoder.domain.examples import ExamplePlan
 from hagd_transcoder.domain.starting import Start
+from hagd_transcoder.domain.traced_evaluation import trace_prompts
 
 GATED_K = 64
 PLAIN_K = 32
@@ -31,9 +34,11 @@ RANDOM_BALANCE = 0.01
 def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
     """Train the dictionaries of a model on a corpus. See `StageFunction`."""
     model, corpus = _read(inputs)
-    plan = make_plan(read_config(config), model, corpus)
-    dictionaries = train_on_corpus(model, corpus.windows("train"), plan, context)
-    return _measured(inputs, model, corpus, plan, dictionaries, context)
+    checked = read_config(config)
+    plan = make_plan(checked, model, corpus)
+    trained = train_on_corpus(model, corpus.windows("train"), plan, context)
+    measured = _measured(inputs, model, corpus, plan, trained.dictionaries, checked, context)
+    return {"dictionaries": measured, "training": history_to_document(trained.history)}
 
 
 def run_shard(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
@@ -42,8 +47,11 @@ def run_shard(inputs: Mapping[str, Document], config: Config, context: StageCont
     whole = read_config({name: value for name, value in config.items() if name != "shard"})
     plan = make_plan(whole, model, corpus)
     layers = plan.layers[int(config["shard"]) :: whole.shards]
-    dictionaries = train_on_corpus(model, corpus.windows("train"), replace(plan, layers=layers), context)
-    return {"dictionaries": dictionaries_to_document(dictionaries, {})}
+    trained = train_on_corpus(model, corpus.windows("train"), replace(plan, layers=layers), context)
+    return {
+        "dictionaries": dictionaries_to_document(trained.dictionaries, {}),
+        "training": history_to_document(trained.history),
+    }
 
 
 def join(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
@@ -53,8 +61,11 @@ def join(inputs: Mapping[str, Document], config: Config, context: StageContext) 
     for role in sorted(inputs):
         if role.startswith("dictionaries/"):
             dictionaries |= dictionaries_from_document(inputs[role])
-    plan = make_plan(read_config(config), model, corpus)
-    return _measured(inputs, model, corpus, plan, dictionaries, context)
+    checked = read_config(config)
+    plan = make_plan(checked, model, corpus)
+    measured = _measured(inputs, model, corpus, plan, dictionaries, checked, context)
+    histories = [history_from_document(inputs[role]) for role in sorted(inputs) if role.startswith("training/")]
+    return {"dictionaries": measured, "training": history_to_document(join_histories(histories))}
 
 
 def make_plan(config: CorpusTranscoderConfig, model: LanguageModel, corpus: Corpus) -> CorpusPlan:
@@ -118,15 +129,20 @@ def _measured(
     corpus: Corpus,
     plan: CorpusPlan,
     dictionaries: Mapping[int, Dictionary],
+    config: CorpusTranscoderConfig,
     context: StageContext,
-) -> Mapping[str, Document]:
-    found = evaluate_on_corpus(
-        model, dictionaries, corpus.windows("train"), corpus.windows("held-out"), context, plan.seed
-    )
+) -> Document:
+    held_out = corpus.windows("held-out")
+    examples = ExamplePlan(config.shown_features, config.shown_windows)
+    found = evaluate_on_corpus(model, dictionaries, corpus.windows("train"), held_out, context, plan.seed, examples)
+    if config.traced:
+        traced = trace_prompts(model, dictionaries, held_out, config.traced, context, plan.seed)
+        layers = [layer | traced.layers[layer["layer"]] for layer in found["layers"]]
+        found |= {**traced.together, "layers": layers}
     metrics: dict[str, Any] = {
         "plan": {name: value for name, value in asdict(plan).items() if name != "checkpoints"},
         "model": dict(inputs["model"].content.get("provenance", {})),
         "corpus": dict(inputs["corpus"].content.get("provenance", {})),
         **found,
     }
-    return {"dictionaries": dictionaries_to_document(dictionaries, metrics)}
+    return dictionaries_to_document(dictionaries, metrics)

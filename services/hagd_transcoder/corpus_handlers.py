@@ -46,6 +46,12 @@ class CorpusTranscoderConfig(BaseModel):
     steps; null for 0.01 with a random start and 0, which is not at all, with one at the MLP."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of products in the model's run and in the steps; weights, sums and what is reported stay in float32."""
+    traced: Annotated[int, Field(ge=0)] = 16
+    """Held-out prompts that are traced to measure what goes past the dictionaries; 0 for none."""
+    shown_features: Annotated[int, Field(ge=0)] = 8
+    """Features of each layer, drawn among those that fire, that are shown by what they fire on most; 0 for none."""
+    shown_windows: Positive = 5
+    """Held-out windows that each of them is shown by."""
     checkpoints: Positive = 10
     """How often the state is kept on the way."""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -84,9 +90,9 @@ def split(config: Config) -> Sequence[Config]:
 
 STAGE = StageSpec(
     id="corpus-transcoder",
-    semantics_version=1,
+    semantics_version=2,
     inputs=("model", "corpus"),
-    outputs=("dictionaries",),
+    outputs=("dictionaries", "training"),
     run="hagd_transcoder.corpus_dictionaries:run",
     resolve=resolve,
     local_fields=frozenset({"checkpoints"}),
@@ -95,7 +101,7 @@ STAGE = StageSpec(
     sharding=Sharding(
         split,
         "hagd_transcoder.corpus_dictionaries:run_shard",
-        ("dictionaries",),
+        ("dictionaries", "training"),
         "hagd_transcoder.corpus_dictionaries:join",
     ),
 )

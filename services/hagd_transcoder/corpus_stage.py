@@ -87,7 +87,9 @@ def _tokenised(
     held_out = torch.zeros(len(pieces), dtype=torch.bool)
     count = min(len(pieces) - 1, max(1, round(config.held_out * len(pieces))))
     held_out[torch.randperm(len(pieces), generator=generator_for(config.seed, "held-out"))[:count]] = True
-    return Corpus(torch.cat(pieces), lengths.cumsum(0), held_out, config.context, tokenizer.bos_id if bos else None)
+    names = tuple(map(tokenizer.text, range(tokenizer.vocab_size)))
+    bos_id = tokenizer.bos_id if bos else None
+    return Corpus(torch.cat(pieces), lengths.cumsum(0), held_out, config.context, bos_id, names)
 
 
 def _model_document(loaded: LoadedModel) -> Document:

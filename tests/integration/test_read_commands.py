@@ -176,6 +176,11 @@ def test_the_quality_of_dictionaries_is_a_table(hagd: CommandLine, x: str) -> No
     assert hagd("transcoder", "eval", x, "--json").data["layers"][0]["fvu"] == 0.25
 
 
+def test_what_is_not_known_of_a_layer_is_refused(hagd: CommandLine, x: str) -> None:
+    assert hagd("transcoder", "eval", x, "--layer", "3", "--json").error["kind"] == "unknown-name"
+    assert "--data" in hagd("transcoder", "eval", x, "--layer", "0", "--json").error["hint"]
+
+
 def test_logs_of_workers_are_read(hagd: CommandLine, x: str) -> None:
     assert isinstance(hagd("run", "logs", x, "--json").data, list)
 

@@ -22,8 +22,9 @@ from hagd.errors import NonFiniteError
 from hagd.models.language_model import LanguageModel
 from hagd.models.trunk import Passage, run_trunk
 from hagd.pipeline.contract import StageContext
-from hagd.tasks.splits import generator_for
 from hagd_transcoder.domain.corpus_training import windows_of_step
+from hagd_transcoder.domain.examples import ExamplePlan, TopWindows
+from hagd_transcoder.domain.intervals import drawn_ratios, interval
 
 FITTED_TOKENS: Final = 16_384
 """Training tokens that the linear baselines are fitted on."""
@@ -34,9 +35,9 @@ REPLACED_TOKENS: Final = 4_096
 ALONE_TOKENS: Final = 1_024
 """The same one layer at a time."""
 _BATCH_TOKENS: Final = 2_048
-_DRAWS: Final = 1_000
-DENSITIES: Final = tuple(10.0**exponent for exponent in range(-4, 1))
-"""Bounds of the histogram of how often features fire."""
+DENSITIES: Final = (-5.0, 0.0)
+"""Range of the histogram of how often features fire, log10 of the share of tokens."""
+_BINS: Final = 10
 
 
 @dataclass
@@ -53,8 +54,17 @@ class _Layer:
     counts: list[Tensor] = field(default_factory=list[Tensor])
     """Tokens of each window."""
     fired: Int[Tensor, " d_feature"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    seen: Bool[Tensor, " d_feature"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+    """Which features fire on training tokens."""
     active: int = 0
     tokens: int = 0
+    top: TopWindows | None = None
+
+    def varying(self) -> Float[Tensor, " window"]:
+        """Give, summed over each window, the squared distance of outputs to their mean over all windows."""
+        outputs = torch.cat(self.outputs)
+        mean = outputs.sum(0) / self.tokens
+        return torch.cat(self.squares["size"]) - 2 * outputs @ mean + torch.cat(self.counts) * mean.square().sum()
 
 
 def evaluate_on_corpus(
@@ -64,6 +74,7 @@ def evaluate_on_corpus(
     held_out: Windows,
     context: StageContext,
     seed: int = 0,
+    examples: ExamplePlan | None = None,
 ) -> dict[str, Any]:
     """Measure dictionaries as JSON content.
 
@@ -76,18 +87,29 @@ def evaluate_on_corpus(
     for batch, _ in _batches(train, FITTED_TOKENS, seed):
         _fit(model, layers, batch)
     maps = {layer: it.fit.solve() for layer, it in layers.items()}
+    if examples is not None and examples.features:
+        for layer, it in layers.items():
+            it.top = TopWindows.draw(it.seen, examples, held_out.corpus.context, seed, layer)
     documents: list[Tensor] = []
     for batch, numbers in _batches(held_out, MEASURED_TOKENS, seed):
-        _measure(model, layers, maps, batch)
-        documents.append(torch.searchsorted(held_out.corpus.offsets, held_out.bounds[numbers, 0], right=True))
+        _measure(model, layers, maps, batch, numbers)
+        documents.append(held_out.documents()[numbers])
     of_window = torch.cat(documents)
     alone = _alone(model, dictionaries, held_out, seed)
-    found = [_report(layer, of_window, seed) | alone[number] for number, layer in sorted(layers.items())]
+    drawn = {
+        number: drawn_ratios(torch.cat(it.squares[""]), it.varying(), of_window, seed)
+        for number, it in sorted(layers.items())
+    }
+    found = [_report(layers[number], draws) | alone[number] for number, draws in drawn.items()]
+    for number, report in zip(drawn, found, strict=True):
+        if (top := layers[number].top) is not None:
+            report["examples"] = top.report(held_out)
     return {
         "split": "held-out",
         "n_documents": len(of_window.unique()),
         "n_tokens": next(iter(layers.values())).tokens,
         "fvu_mean": sum(it["fvu"] for it in found) / len(found),
+        "fvu_mean_ci95": interval(torch.stack(list(drawn.values())).mean(0)),
         "fvu_worst": max(it["fvu"] for it in found),
         "layers": found,
         **_together(model, dictionaries, held_out, seed),
@@ -106,14 +128,21 @@ def _fit(model: LanguageModel, layers: Mapping[int, _Layer], batch: Batch) -> No
     def visit(layer: int, passage: Passage) -> None:
         if (sums := layers.get(layer)) is not None:
             read, written = passage.x[batch.counted], passage.out[batch.counted]
-            error = written - sums.dictionary.decode(sums.dictionary.encode(read), read)
+            features = sums.dictionary.encode(read)
+            fires = (features != 0).any(0)
+            sums.seen = fires if not len(sums.seen) else sums.seen | fires
+            error = written - sums.dictionary.decode(features, read)
             sums.fit.add(read, torch.cat([written, error], dim=1))
 
     run_trunk(model, batch.tokens, visit, upto=max(layers))
 
 
 def _measure(
-    model: LanguageModel, layers: Mapping[int, _Layer], maps: Mapping[int, tuple[Tensor, Tensor]], batch: Batch
+    model: LanguageModel,
+    layers: Mapping[int, _Layer],
+    maps: Mapping[int, tuple[Tensor, Tensor]],
+    batch: Batch,
+    numbers: Int[Tensor, " batch"],
 ) -> None:
     window = torch.arange(len(batch.tokens))[:, None].expand_as(batch.tokens)[batch.counted]
 
@@ -133,6 +162,8 @@ def _measure(
             sums.squares.setdefault(kind, []).append(per_window(value.square().sum(1)))
         sums.outputs.append(per_window(written))
         sums.counts.append(batch.counted.sum(1))
+        if sums.top is not None:
+            sums.top.add(features, batch.counted, numbers)
         fired = (features != 0).sum(0)
         sums.fired = fired if not len(sums.fired) else sums.fired + fired
         sums.active += int(fired.sum())
@@ -141,48 +172,36 @@ def _measure(
     run_trunk(model, batch.tokens, visit, upto=max(layers))
 
 
-def _report(sums: _Layer, documents: Int[Tensor, " window"], seed: int) -> dict[str, Any]:
-    squares = {kind: torch.cat(values) for kind, values in sums.squares.items()}
-    outputs = torch.cat(sums.outputs)
-    mean = outputs.sum(0) / sums.tokens
-    varying = squares["size"] - 2 * outputs @ mean + torch.cat(sums.counts) * mean.square().sum()
-    total = float(varying.sum())
-    share = {kind: float(values.sum()) / max(total, 1e-300) for kind, values in squares.items()}
+def _report(sums: _Layer, drawn_fvu: Float[Tensor, " draw"]) -> dict[str, Any]:
+    total = max(float(sums.varying().sum()), 1e-300)
+    share = {kind: float(torch.cat(values).sum()) / total for kind, values in sums.squares.items()}
     if not torch.isfinite(torch.tensor(list(share.values()))).all():
         raise NonFiniteError(
             f"the error of layer {sums.dictionary.layer} is not finite", "train longer or lower the learning rate"
         )
-    density = sums.fired.double() / sums.tokens
-    counts = torch.histc(density.clamp(DENSITIES[0], 1).log10(), len(DENSITIES) - 1, -4, 0)
     return {
         "layer": sums.dictionary.layer,
         "kind": sums.dictionary.kind,
         "n_features": sums.dictionary.n_features,
         "k": sums.dictionary.k,
         "fvu": share[""],
-        "fvu_ci95": _interval(squares[""], varying, documents, seed),
+        "fvu_ci95": interval(drawn_fvu),
         "fvu_linear": share["linear"],
         "fvu_of_nonlinear_error": share["nonlinear"],
         "l0": sums.active / sums.tokens,
         "dead_share": float((sums.fired == 0).double().mean()),
-        "density_histogram": [int(count) for count in counts],
+        "density_histogram": density_histogram(sums.fired, sums.tokens),
     }
 
 
-def _interval(
-    errors: Float[Tensor, " window"],
-    varying: Float[Tensor, " window"],
-    documents: Int[Tensor, " window"],
-    seed: int,
-) -> list[float]:
-    """Give the 95 % interval of the FVU when documents are drawn again, the mean output held."""
-    names, of_window = documents.unique(return_inverse=True)
-    pairs = torch.zeros(len(names), 2, dtype=torch.float64)
-    pairs.index_add_(0, of_window, torch.stack([errors, varying], dim=1))
-    drawn = torch.randint(len(names), (_DRAWS, len(names)), generator=generator_for(seed, "documents"))
-    sums = pairs[drawn].sum(1)
-    ratios = (sums[:, 0] / sums[:, 1].clamp_min(1e-300)).sort().values
-    return [float(ratios[round(0.025 * (_DRAWS - 1))]), float(ratios[round(0.975 * (_DRAWS - 1))])]
+def density_histogram(fired: Int[Tensor, " d_feature"], tokens: int) -> dict[str, list[float] | list[int]]:
+    """Count features by log10 of the share of tokens on which they fire; those that never do are left out."""
+    density = (fired[fired > 0].double() / tokens).log10().clamp(*DENSITIES)
+    counts = torch.histc(density, _BINS, *DENSITIES)
+    return {
+        "log10_bounds": torch.linspace(*DENSITIES, _BINS + 1).tolist(),
+        "counts": [int(count) for count in counts],
+    }
 
 
 def _together(

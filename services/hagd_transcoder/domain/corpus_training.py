@@ -6,6 +6,7 @@ its number alone, so a checkpoint needs no position in the data.
 
 import time
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Int
@@ -14,22 +15,29 @@ from torch import Tensor
 from hagd.artifacts.document import Document
 from hagd.corpora.corpus import Batch, Windows
 from hagd.dictionaries.dictionary import Dictionary
+from hagd.dictionaries.history import TrainingHistory
 from hagd.errors import NonFiniteError
 from hagd.models.language_model import LanguageModel
 from hagd.models.trunk import Passage, run_trunk
 from hagd.pipeline.contract import StageContext
 from hagd.tasks.splits import generator_for
 from hagd_transcoder.domain.corpus_plan import SCALE_TOKENS, CorpusPlan
+from hagd_transcoder.domain.recording import Recorder, StepMeasures
 from hagd_transcoder.domain.schedules import annealed, is_balanced, learning_rate
 from hagd_transcoder.domain.sparse.step import Encoder
 from hagd_transcoder.domain.sparse.trainer import SparseTrainer, restore_trainers, state_of_trainers
 from hagd_transcoder.domain.starting import starting_dictionary, variance_of
 
 
+class Trained(NamedTuple):
+    """What training gives."""
+
+    dictionaries: dict[int, Dictionary]
+    history: TrainingHistory
+
+
 @torch.no_grad()
-def train_on_corpus(
-    model: LanguageModel, windows: Windows, plan: CorpusPlan, context: StageContext
-) -> dict[int, Dictionary]:
+def train_on_corpus(model: LanguageModel, windows: Windows, plan: CorpusPlan, context: StageContext) -> Trained:
     """Train one dictionary per planned layer.
 
     Raises:
@@ -38,18 +46,23 @@ def train_on_corpus(
     """
     context.progress(0, plan.steps, "finding where to start")
     trainers = _start(model, windows, plan)
-    first = _restore(context, trainers)
-    every, began, read = max(1, plan.steps // plan.checkpoints), time.monotonic(), 0
+    recorder = Recorder.start(plan.layers, plan.steps)
+    first = _restore(context, trainers, recorder)
+    every, began = max(1, plan.steps // plan.checkpoints), time.monotonic()
+    read, spent = recorder.so_far()
     for step in range(first, plan.steps):
         batch = windows.batch(windows_of_step(len(windows), plan.windows, step, plan.seed))
-        losses = _step(model, batch, trainers, plan, step)
+        measures = _step(model, batch, trainers, plan, step)
         read += int(batch.counted.sum())
-        speed = read / (time.monotonic() - began)
-        mean = sum(losses.values()) / len(losses)
+        seconds = spent + time.monotonic() - began
+        recorder.add(step, measures, read, seconds)
+        speed, mean = read / seconds, sum(it.fvu for it in measures.values()) / len(measures)
         context.progress(step + 1, plan.steps, f"unexplained {mean:.3f} of the variance, {speed:.0f} tokens/s")
         if (step + 1) % every == 0 and step + 1 < plan.steps:
-            context.save_checkpoint(step + 1, Document({"kind": "corpus-training"}, state_of_trainers(trainers)))
-    return {layer: trainer.dictionary(layer) for layer, trainer in trainers.items()}
+            state = state_of_trainers(trainers) | recorder.state()
+            context.save_checkpoint(step + 1, Document({"kind": "corpus-training"}, state))
+    dictionaries = {layer: trainer.dictionary(layer) for layer, trainer in trainers.items()}
+    return Trained(dictionaries, recorder.history())
 
 
 def windows_of_step(n_windows: int, count: int, step: int, seed: int) -> Int[Tensor, " batch"]:
@@ -86,9 +99,9 @@ def _start(model: LanguageModel, windows: Windows, plan: CorpusPlan) -> dict[int
 
 def _step(
     model: LanguageModel, batch: Batch, trainers: Mapping[int, SparseTrainer], plan: CorpusPlan, step: int
-) -> dict[int, float]:
-    """Take one step of every layer; give their losses."""
-    losses: dict[int, float] = {}
+) -> dict[int, StepMeasures]:
+    """Take one step of every layer; give what each says."""
+    found: dict[int, StepMeasures] = {}
     k = annealed(step, plan.steps, plan.k_start, plan.k)
     rate = learning_rate(step, plan.steps, plan.learning_rate)
     balanced = is_balanced(step, plan.steps)
@@ -98,17 +111,20 @@ def _step(
             read, written = passage.x[batch.counted], passage.out[batch.counted]
             if not torch.isfinite(written).all():
                 raise NonFiniteError(f"the MLP of layer {layer} gives NaN or infinity", "check the model's weights")
-            losses[layer] = trainers[layer].step(read, written, rate, k=k, balanced=balanced).loss
+            result = trainers[layer].step(read, written, rate, k=k, balanced=balanced)
+            active = int(result.fired.sum()) / len(read)
+            found[layer] = StepMeasures(result.loss, active, trainers[layer].dead_share())
 
     run_trunk(model, batch.tokens, visit, upto=max(trainers), half=plan.half)
-    return losses
+    return found
 
 
-def _restore(context: StageContext, trainers: Mapping[int, SparseTrainer]) -> int:
+def _restore(context: StageContext, trainers: Mapping[int, SparseTrainer], recorder: Recorder) -> int:
     """Go on from the latest checkpoint, if there is one, and give the step to start with."""
     found = context.load_checkpoint()
     if found is None:
         return 0
     step, state = found
     restore_trainers(trainers, state.tensors)
+    recorder.restore(state.tensors)
     return step

@@ -67,11 +67,15 @@ def build_local_graph(
     """Take the rows of targets and features.
 
     Raises:
-        InvalidInputError: the number of features is not positive.
+        InvalidInputError: the number of features is not positive, or none is active on the prompt.
         NonFiniteError: an edge is NaN or infinite.
     """
     if config.most_features is not None and config.most_features < 1:
         raise InvalidInputError(f"a graph of {config.most_features} features", "ask for at least one")
+    if frozen.n_active == 0:
+        raise InvalidInputError(
+            "no feature is active on this prompt", "check that the dictionaries belong to this model, or use neurons"
+        )
     quiet = frozen.replay(nodes=False)
     ends = read_targets(frozen, quiet, targets)
     everything = Columns.of(frozen)

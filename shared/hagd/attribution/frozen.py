@@ -157,8 +157,7 @@ def freeze(
             first one out, where models park attention and dictionaries were not trained.
 
     Raises:
-        InvalidInputError: the prompt is empty, too long, or holds a token that the model does not have; or no feature
-            is active on it.
+        InvalidInputError: the prompt is empty, too long, or holds a token that the model does not have.
         NonFiniteError: the run holds NaN or infinity, or what was frozen does not add up to it.
     """
     config, n_pos = model.config, len(tokens)
@@ -215,10 +214,6 @@ def freeze(
         model.norm_final.scale(resid),
         stream,
     )
-    if frozen.n_active == 0:
-        raise InvalidInputError(
-            "no feature is active on this prompt", "check that the dictionaries belong to this model, or use neurons"
-        )
     frozen.check()
     return frozen
 

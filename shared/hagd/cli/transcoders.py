@@ -1,8 +1,7 @@
 """`hagd transcoder train|eval`: stage 1 on its own. `hagd transcoder convert` stands in `conversion.py`."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,7 +18,8 @@ from hagd.cli.options import (
     UseOption,
     with_settings,
 )
-from hagd.cli.output import say, write_fields, write_json, write_line, write_table
+from hagd.cli.output import say
+from hagd.cli.quality import write_layer, write_quality, write_training
 from hagd.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ def train(
         list[Path],
         typer.Option(help="Text to train on in place of a task: a file, lines of JSON, or a folder; may be repeated."),
     ] = [],  # noqa: B006  # typer copies it
+    tensorboard: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="With --data: write the curves for TensorBoard here too.")
+    ] = None,
     out: OutOption = None,
     store: StoreOption = None,
     threads: ThreadsOption = None,
@@ -49,6 +52,8 @@ def train(
     from hagd.extraction.corpus_plan import TRAIN, build_corpus_plan, corpus_folder  # noqa: PLC0415
     from hagd.extraction.plan import build_plan, default_folder, use_of  # noqa: PLC0415
 
+    if tensorboard is not None:
+        _check_tensorboard(data)
     if data and use:
         raise UsageError("--data and --use exclude each other", "text is read by stages of its own")
     if data:
@@ -59,33 +64,30 @@ def train(
         folder = out or default_folder(settings, plan)
     state = run_plan(folder, plan, TRAIN, store=store, threads=threads, quiet=quiet)
     say(f"dictionaries are in {folder}")
-    _write_quality(folder, state.run_id, as_json=as_json)
+    if data:
+        write_training(folder, state.run_id, tensorboard)
+    write_quality(folder, state.run_id, as_json=as_json)
+
+
+def _check_tensorboard(data: list[Path]) -> None:
+    from hagd.extraction.event_files import require_writer  # noqa: PLC0415
+
+    if not data:
+        raise UsageError("--tensorboard shows training on text", "add --data FOLDER")
+    require_writer()
 
 
 @app.command("eval")
-def evaluate(run: RunFolderArgument, run_id: RunIdOption = None, as_json: JsonFlag = False) -> None:
-    """Print the quality of a run's dictionaries on held-out prompts or documents; --json holds histograms too."""
-    _write_quality(run, run_id, as_json=as_json)
-
-
-def _write_quality(folder: Any, run_id: str | None, *, as_json: bool) -> None:
-    from hagd.extraction.opened import OpenRun  # noqa: PLC0415
-    from hagd.extraction.roles import DICTIONARIES  # noqa: PLC0415
-
-    content = OpenRun.open(folder, run_id).data(DICTIONARIES)
-    quality: Mapping[str, Any] = content.get("metrics", content)
-    if as_json:
-        write_json("dictionaries", quality)
-        return
-    layers: list[Mapping[str, Any]] = [layer for layer in quality.get("layers", []) if isinstance(layer, Mapping)]
-    names = list(dict.fromkeys(name for layer in layers for name, value in layer.items() if _is_plain(value)))
-    names.sort(key=lambda name: (name != "layer", name != "kind"))
-    write_table(names, [[layer.get(name) for name in names] for layer in layers])
-    together = {name: value for name, value in quality.items() if _is_plain(value) and value is not None}
-    if together:
-        write_line("all layers together:")
-        write_fields(together)
-
-
-def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, str | int | float | bool)
+def evaluate(
+    run: RunFolderArgument,
+    run_id: RunIdOption = None,
+    layer: Annotated[
+        int | None, typer.Option(min=0, help="Show how often features of this layer fire, and what some fire on most.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Print the quality of a run's dictionaries on held-out prompts or documents; --json holds all that is known."""
+    if layer is None:
+        write_quality(run, run_id, as_json=as_json)
+    else:
+        write_layer(run, run_id, layer, as_json=as_json)

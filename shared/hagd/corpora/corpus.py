@@ -34,6 +34,8 @@ class Corpus:
     """Tokens of the longest window, the one for the beginning of a sequence among them."""
     bos_id: int | None
     """What every window begins with, or None."""
+    vocabulary: tuple[str, ...] = ()
+    """What each token is called, for readers; may be empty."""
 
     @property
     def n_documents(self) -> int:
@@ -69,6 +71,10 @@ class Windows:
 
     def __len__(self) -> int:
         return len(self.bounds)
+
+    def documents(self) -> Int[Tensor, " window"]:
+        """Give the document that each is of."""
+        return torch.searchsorted(self.corpus.offsets, self.bounds[:, 0].contiguous(), right=True) - 1
 
     def batch(self, numbers: Sequence[int] | Int[Tensor, " batch"]) -> "Batch":
         """Give some windows side by side."""

@@ -15,7 +15,8 @@ SCHEMA: Final = "hagd.corpus/v1"
 
 def corpus_to_document(corpus: Corpus, provenance: Mapping[str, Any]) -> Document:
     """Serialise a corpus, with where it comes from (JSON content)."""
-    content = {"schema": SCHEMA, "context": corpus.context, "bos_id": corpus.bos_id, "provenance": dict(provenance)}
+    content: dict[str, Any] = {"schema": SCHEMA, "context": corpus.context, "bos_id": corpus.bos_id}
+    content |= {"vocabulary": list(corpus.vocabulary), "provenance": dict(provenance)}
     return Document(
         content,
         {
@@ -44,6 +45,7 @@ def corpus_from_document(document: Document) -> Corpus:
             torch.from_numpy(tensors["held_out"].copy()).bool(),
             int(content["context"]),
             None if content["bos_id"] is None else int(content["bos_id"]),
+            tuple(map(str, content["vocabulary"])),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptArtifactError(f"the corpus lacks a part: {error}", "prepare the corpus again") from error

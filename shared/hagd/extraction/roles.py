@@ -5,6 +5,7 @@ from typing import Final
 MODEL: Final = "model"
 TASK: Final = "task"
 DICTIONARIES: Final = "dictionaries"
+TRAINING: Final = "training"
 GRAPH: Final = "graph"
 HIERARCHY: Final = "hierarchy"
 CIRCUIT: Final = "circuit"

@@ -30,7 +30,6 @@ Visit = Callable[[int, Passage], Tensor | None]
 """Shown the layer and its passage; a tensor goes on in place of what the MLP writes."""
 
 
-@torch.no_grad()
 def run_trunk(
     model: LanguageModel,
     tokens: Int[Tensor, "batch pos"],
@@ -39,7 +38,7 @@ def run_trunk(
     upto: int | None = None,
     half: bool = False,
 ) -> Float[Tensor, "batch pos d_model"]:
-    """Run the model on tokens; give the last residual, before the final norm.
+    """Run the model on tokens; give the last residual, before the final norm. What `visit` gives may bear a gradient.
 
     Args:
         model: its weights.

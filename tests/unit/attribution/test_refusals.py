@@ -36,8 +36,9 @@ def test_a_prompt_on_which_nothing_is_active_is_refused() -> None:
     model = tiny_model("gpt2", N_LAYERS)
     dead = tiny_dictionary(model, 0, gated=False, skip=False)
     dead = dataclasses.replace(dead, b_enc=torch.full_like(dead.b_enc, -1e6))
+    frozen = freeze(model, Replacement({0: dead}, model), TOKENS)
     with pytest.raises(InvalidInputError, match="no feature is active"):
-        freeze(model, Replacement({0: dead}, model), TOKENS)
+        build_local_graph(frozen, PromptText("", ()), of_tokens(frozen, [1]), LocalGraphConfig(), silent)
 
 
 def test_activations_that_are_no_numbers_are_told() -> None:

@@ -1,7 +1,9 @@
 """Dictionaries from a corpus: the same whether layers learn together or apart, at once or with a stop between."""
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,9 +11,10 @@ from hagd.artifacts.document import Document
 from hagd.corpora.corpus import Corpus
 from hagd.corpora.storage import corpus_to_document
 from hagd.dictionaries.dictionary import neurons_of
+from hagd.dictionaries.history import TrainingHistory, history_from_document, history_to_document, join_histories
 from hagd.dictionaries.metrics import fraction_unexplained
 from hagd.dictionaries.storage import dictionaries_from_document
-from hagd.errors import CancelledError, InvalidInputError
+from hagd.errors import CancelledError, CorruptArtifactError, InvalidInputError
 from hagd.models.storage import model_to_document
 from hagd.models.trunk import run_trunk
 from hagd.testing import RecordingContext
@@ -19,10 +22,12 @@ from hagd_transcoder.corpus_dictionaries import join, run, run_shard
 from hagd_transcoder.corpus_handlers import resolve, split
 from hagd_transcoder.domain.corpus_evaluation import evaluate_on_corpus
 from hagd_transcoder.domain.corpus_training import windows_of_step
+from hagd_transcoder.domain.recording import Recorder, StepMeasures
 from unit.hagd_transcoder.tiny_subjects import VOCAB, tiny_model
 
-MODEL = tiny_model(n_layers=3, activation="silu")
-CONFIG: dict[str, Any] = {"n_features": 13, "k": 5, "batch": 60, "tokens": 1200}
+TINY = tiny_model(n_layers=3, activation="silu")
+MODEL = replace(TINY, config=replace(TINY.config, n_positions=17))
+CONFIG: dict[str, Any] = {"n_features": 13, "k": 5, "batch": 60, "tokens": 1200, "traced": 3}
 
 
 def corpus() -> Corpus:
@@ -50,24 +55,85 @@ def test_training_leaves_less_unexplained_than_the_start_and_than_random_weights
 def test_a_layer_learns_the_same_alone_in_a_shard_and_with_the_others() -> None:
     together = dictionaries_from_document(run(inputs(), CONFIG, RecordingContext())["dictionaries"])
     sharded = {**CONFIG, "shards": 2}
-    parts = [run_shard(inputs(), it, RecordingContext())["dictionaries"] for it in split(sharded)]
+    shards = [run_shard(inputs(), it, RecordingContext()) for it in split(sharded)]
+    parts = [shard["dictionaries"] for shard in shards]
     assert [sorted(dictionaries_from_document(part)) for part in parts] == [[0, 2], [1]]
     for part in parts:
         for layer, dictionary in dictionaries_from_document(part).items():
             assert torch.equal(dictionary.w_dec, together[layer].w_dec)
-    given = {f"dictionaries/{number:05d}": part for number, part in enumerate(parts)}
-    joined = join({**inputs(), **given}, sharded, RecordingContext())["dictionaries"]
-    assert len(joined.content["metrics"]["layers"]) == 3
+    given = {f"{role}/{number:05d}": it for number, shard in enumerate(shards) for role, it in shard.items()}
+    joined = join({**inputs(), **given}, sharded, RecordingContext())
+    assert len(joined["dictionaries"].content["metrics"]["layers"]) == 3
+    same_curves(joined["training"], run(inputs(), CONFIG, RecordingContext())["training"])
 
 
 def test_a_run_that_was_stopped_goes_on_with_the_same_bytes() -> None:
-    undisturbed = run(inputs(), CONFIG, RecordingContext())["dictionaries"].encode()
+    undisturbed = run(inputs(), CONFIG, RecordingContext())
     stopped = RecordingContext(cancel_after=9)
     with pytest.raises(CancelledError):
         run(inputs(), CONFIG, stopped)
     assert stopped.checkpoints
     resumed = RecordingContext(checkpoints=stopped.checkpoints)
-    assert run(inputs(), CONFIG, resumed)["dictionaries"].encode() == undisturbed
+    found = run(inputs(), CONFIG, resumed)
+    assert found["dictionaries"].encode() == undisturbed["dictionaries"].encode()
+    same_curves(found["training"], undisturbed["training"])
+    assert (np.diff(found["training"].tensors["seconds"], axis=0) > 0).all()
+
+
+def same_curves(found: Document, expected: Document) -> None:
+    """Compare all but the time that it took."""
+    assert found.content == expected.content
+    for name in ("tokens", "fvu", "l0", "dead_share"):
+        assert np.array_equal(found.tensors[name], expected.tensors[name])
+
+
+def test_curves_tell_of_every_step_and_of_every_token() -> None:
+    config = {**CONFIG, "n_features": 11, "k": 2, "tokens": 3000, "traced": 0}
+    document = run(inputs(), config, RecordingContext())["training"]
+    found = history_from_document(document)
+    assert (found.layers, len(found.tokens)) == ((0, 1, 2), 47)
+    assert found.tokens[-1] == pytest.approx(3000, rel=0.1)
+    # The start is the MLP itself, so the error grows while k falls, and falls again once k stays.
+    assert (found.fvu[0] < 1e-6).all()
+    assert (found.fvu[-1] > 0.01).all()
+    # k is annealed from all features to two.
+    assert found.l0[0] == pytest.approx(11, abs=1)
+    assert found.l0[-1] == pytest.approx(2, abs=1e-9)
+    assert (found.tokens_per_second() > 0).all()
+
+
+def test_long_runs_leave_means_of_stretches_and_a_stop_between_changes_nothing() -> None:
+    whole, parts = Recorder.start((2, 5), 600), Recorder.start((2, 5), 600)
+    for step in range(600):
+        said = {5: StepMeasures(step, 7, 0.5), 2: StepMeasures(1, step, step / 600)}
+        whole.add(step, said, 10 * (step + 1), 0.5 * step)
+        if step == 301:
+            stopped = parts.state()
+            parts = Recorder.start((2, 5), 600)
+            parts.restore(stopped)
+        parts.add(step, said, 10 * (step + 1), 0.5 * step)
+    found = whole.history()
+    assert found.fvu.shape == (200, 2)
+    assert found.fvu[:, 1].tolist() == [3 * stretch + 1 for stretch in range(200)]
+    assert found.l0[:, 0].tolist() == [3 * stretch + 1 for stretch in range(200)]
+    assert found.dead_share[-1].tolist() == [599 / 600, 0.5]
+    assert found.tokens.tolist() == [30 * (stretch + 1) for stretch in range(200)]
+    assert found.tokens_per_second()[1:] == pytest.approx(20)
+    same_curves(history_to_document(parts.history()), history_to_document(found))
+
+
+def flat_history(layers: tuple[int, ...], stretches: int) -> TrainingHistory:
+    zeros = np.zeros((stretches, len(layers)))
+    return TrainingHistory(layers, np.arange(stretches), zeros, zeros, zeros, zeros)
+
+
+def test_a_history_whose_parts_do_not_fit_is_refused() -> None:
+    document = history_to_document(flat_history((0, 1), 3))
+    broken = Document({**document.content, "layers": [0]}, document.tensors)
+    with pytest.raises(CorruptArtifactError, match="seconds has shape"):
+        history_from_document(broken)
+    with pytest.raises(CorruptArtifactError, match="same tokens"):
+        join_histories([history_from_document(document), flat_history((2,), 4)])
 
 
 def test_every_window_is_read_once_before_any_is_read_again() -> None:

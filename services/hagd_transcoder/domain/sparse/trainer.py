@@ -1,8 +1,8 @@
 """One dictionary while it learns on the sparse path: weights in rows, fused Adam, and the count of idle features.
 
 A feature that is rarely kept learns rarely, and is kept more rarely still, until it is dead. Two things work against
-that: dead features learn from the error of the living ones (AuxK), and rare ones are favoured where features compete, by
-as much as it takes.
+that: dead features learn from the error of the living ones (AuxK), and rare ones are favoured where features compete,
+by as much as it takes.
 """
 
 from collections.abc import Mapping
@@ -147,6 +147,10 @@ class SparseTrainer:
             w_skip=self.weights.get("skip"),
             threshold=self._thresholds() if by_batch else None,
         )
+
+    def dead_share(self) -> float:
+        """Give the share of features that count as dead."""
+        return float((self.idle > self.dead_after).double().mean())
 
     def state(self) -> dict[str, Tensor]:
         """Give all that a checkpoint must hold, by name."""

@@ -1,0 +1,51 @@
+"""`hagd transcoder train --data` on a tiny model, in a worker process as users run it, and all that it leaves."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from hagd.cli.app import run
+from integration.command_line import CommandLine
+from unit.tasks.words import word_tokenizer
+
+WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "then", "it", "ran"]
+SET = ("corpus.context=16", "corpus-transcoder.n_features=24", "corpus-transcoder.k=4", "corpus-transcoder.batch=64")
+
+
+@pytest.fixture
+def hagd(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[CommandLine]:
+    monkeypatch.chdir(tmp_path)
+    tokenizer = word_tokenizer(WORDS)
+    torch.manual_seed(0)
+    shape = GPT2Config(
+        vocab_size=tokenizer.vocab_size, n_positions=16, n_embd=12, n_layer=2, n_head=3, bos_token_id=0, eos_token_id=0
+    )
+    GPT2LMHeadModel(shape).save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "tokenizer.json").write_text(tokenizer.to_json())
+    generator = torch.Generator().manual_seed(1)
+    (tmp_path / "text").mkdir()
+    for number in range(9):
+        drawn = torch.randint(len(WORDS), (70,), generator=generator).tolist()
+        (tmp_path / "text" / f"{number}.txt").write_text(" ".join(WORDS[word] for word in drawn))
+    return CommandLine(capsys)
+
+
+def test_training_on_text_leaves_its_quality_curves_and_examples(hagd: CommandLine, tmp_path: Path) -> None:
+    options = [option for text in SET for option in ("--set", text)]
+    command = ["transcoder", "train", "--model", "model", "--data", "text", "--out", "x", "--tensorboard", "board"]
+    assert run([*command, "--quiet", "--threads", "1", *options]) == 0
+    report = ElementTree.parse(tmp_path / "x" / "training.svg")  # noqa: S314  # written by us
+    assert len(report.findall(".//{http://www.w3.org/2000/svg}polyline")) == 10
+    (board,) = (tmp_path / "board").iterdir()
+    assert [path.name.startswith("events.out.tfevents") for path in board.iterdir()] == [True]
+    found = hagd("transcoder", "eval", "x", "--json").data
+    assert 0 < found["completeness"] <= 1
+    assert 0 < found["error_credit"] < 1
+    shown = hagd("transcoder", "eval", "x", "--layer", "1").out
+    assert shown.startswith("share of tokens")
+    assert "feature " in shown and "|" in shown
+    assert hagd("transcoder", "train", "--tensorboard", "board", "--json").error["kind"] == "usage"
