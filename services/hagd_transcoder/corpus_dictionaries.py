@@ -3,6 +3,7 @@
 Layers learn apart, so they may be trained in shards, each with every so many layers and a run of the model of its own.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
@@ -28,6 +29,12 @@ from hagd_transcoder.domain.traced_evaluation import trace_prompts
 GATED_K = 64
 PLAIN_K = 32
 START_FACTOR = 8
+BATCH_TOKENS = 2048
+LEAST_BATCH_TOKENS = 256
+LEAST_UPDATES = 1000
+BUFFER_TOKENS = 4096
+LEARNING_RATE = 5e-3
+"""At `BATCH_TOKENS`."""
 RANDOM_BALANCE = 0.01
 
 
@@ -97,8 +104,12 @@ def make_plan(config: CorpusTranscoderConfig, model: LanguageModel, corpus: Corp
     corpus.windows("held-out")
     windows = corpus.windows("train")
     per_window = sum(windows.bounds.diff(dim=1).flatten().tolist()) / len(windows)
-    per_step = max(1, round(config.batch / per_window))
     tokens = config.tokens or len(windows) * per_window
+    batch = config.batch or min(BATCH_TOKENS, max(LEAST_BATCH_TOKENS, round(tokens / LEAST_UPDATES)))
+    buffer = config.buffer or max(BUFFER_TOKENS, batch)
+    per_step = max(1, round(min(buffer, tokens) / per_window))
+    updates = max(1, round(per_step * per_window / batch))
+    usual_rate = LEARNING_RATE * math.sqrt(per_step * per_window / updates / BATCH_TOKENS)
     place = config.start or ("random" if n_features > shape.d_mlp else "mlp")
     activation = config.activation or ("relu" if place == "random" and not gated else "mlp")
     named = model.blocks[0].mlp.activation if activation == "mlp" else activation
@@ -110,7 +121,8 @@ def make_plan(config: CorpusTranscoderConfig, model: LanguageModel, corpus: Corp
         rule=config.rule,
         steps=max(1, round(tokens / (per_step * per_window))),
         windows=per_step,
-        learning_rate=config.learning_rate,
+        updates=updates,
+        learning_rate=config.learning_rate or usual_rate,
         auxiliary=config.auxiliary,
         balance=(RANDOM_BALANCE if place == "random" else 0.0) if config.balance is None else config.balance,
         half=config.precision == "bfloat16",

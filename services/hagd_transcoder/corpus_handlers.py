@@ -36,9 +36,14 @@ class CorpusTranscoderConfig(BaseModel):
     """Learn a linear path beside the features."""
     tokens: Positive | None = None
     """Tokens to train on; null for once through the corpus."""
-    batch: Positive = 2048
-    """Tokens per step, about."""
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5e-3
+    batch: Positive | None = None
+    """Tokens per update of the weights, about; null for 2,048, or fewer, but no fewer than 256, where that would make
+    fewer than 1,000 updates."""
+    buffer: Positive | None = None
+    """Tokens that the model reads at once, to be shuffled and divided into updates; null for 4,096, or the batch where
+    that is larger."""
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Of Adam; null for 0.005 times the square root of the batch's share of 2,048 tokens."""
     auxiliary: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1 / 32
     """Weight of the loss that lets dead features rebuild what is missing."""
     balance: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
@@ -75,6 +80,11 @@ def read_config(config: Config) -> CorpusTranscoderConfig:
         raise InvalidInputError(
             f"corpus-transcoder.k is {checked.k}, but there are only {checked.n_features} features",
             "lower k or raise n_features",
+        )
+    if checked.buffer is not None and checked.batch is not None and checked.buffer < checked.batch:
+        raise InvalidInputError(
+            f"corpus-transcoder.buffer is {checked.buffer}, which is less than the batch of {checked.batch}",
+            "raise the buffer, or leave it null",
         )
     if checked.layers is not None and (not checked.layers or len(set(checked.layers)) < len(checked.layers)):
         raise InvalidInputError(

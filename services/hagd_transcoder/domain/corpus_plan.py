@@ -21,7 +21,9 @@ class CorpusPlan:
     rule: Rule
     steps: int
     windows: int
-    """Windows per step."""
+    """Windows per step, which is one run of the model."""
+    updates: int
+    """Of the weights of every layer, per step."""
     learning_rate: float
     auxiliary: float
     balance: float

@@ -1,7 +1,8 @@
 """Train the dictionaries of all layers on a corpus: one run of the model feeds them all, layer after layer.
 
-A layer steps as soon as the run has passed it, so no activations are kept. Which windows a step reads follows from
-its number alone, so a checkpoint needs no position in the data.
+A layer learns as soon as the run has passed it, so no activations are kept: the tokens of a run are shuffled and
+divided into some updates, because neighbours in a text say much the same. Which windows a step reads follows from its
+number alone, so a checkpoint needs no position in the data.
 """
 
 import time
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from hagd.artifacts.document import Document
@@ -102,21 +103,40 @@ def _step(
 ) -> dict[int, StepMeasures]:
     """Take one step of every layer; give what each says."""
     found: dict[int, StepMeasures] = {}
-    k = annealed(step, plan.steps, plan.k_start, plan.k)
-    rate = learning_rate(step, plan.steps, plan.learning_rate)
-    balanced = is_balanced(step, plan.steps)
 
     def visit(layer: int, passage: Passage) -> None:
         if layer in trainers:
             read, written = passage.x[batch.counted], passage.out[batch.counted]
             if not torch.isfinite(written).all():
                 raise NonFiniteError(f"the MLP of layer {layer} gives NaN or infinity", "check the model's weights")
-            result = trainers[layer].step(read, written, rate, k=k, balanced=balanced)
-            active = int(result.fired.sum()) / len(read)
-            found[layer] = StepMeasures(result.loss, active, trainers[layer].dead_share())
+            found[layer] = learn(trainers[layer], read, written, plan, step)
 
     run_trunk(model, batch.tokens, visit, upto=max(trainers), half=plan.half)
     return found
+
+
+def learn(
+    trainer: SparseTrainer,
+    read: Float[Tensor, "token d_model"],
+    written: Float[Tensor, "token d_model"],
+    plan: CorpusPlan,
+    step: int,
+) -> StepMeasures:
+    """Take the updates of one layer on what one step has read; give their means."""
+    order = torch.randperm(len(read), generator=generator_for(plan.seed, "tokens", step))
+    loss, active, total = 0.0, 0.0, plan.steps * plan.updates
+    for number, part in enumerate(order.tensor_split(plan.updates)):
+        at = step * plan.updates + number
+        result = trainer.step(
+            read[part],
+            written[part],
+            learning_rate(at, total, plan.learning_rate),
+            k=annealed(at, total, plan.k_start, plan.k),
+            balanced=is_balanced(at, total),
+        )
+        loss += result.loss / plan.updates
+        active += int(result.fired.sum()) / len(read)
+    return StepMeasures(loss, active, trainer.dead_share())
 
 
 def _restore(context: StageContext, trainers: Mapping[int, SparseTrainer], recorder: Recorder) -> int:

@@ -27,7 +27,7 @@ from unit.hagd_transcoder.tiny_subjects import VOCAB, tiny_model
 
 TINY = tiny_model(n_layers=3, activation="silu")
 MODEL = replace(TINY, config=replace(TINY.config, n_positions=17))
-CONFIG: dict[str, Any] = {"n_features": 13, "k": 5, "batch": 60, "tokens": 1200, "traced": 3}
+CONFIG: dict[str, Any] = {"n_features": 13, "k": 5, "batch": 60, "buffer": 120, "tokens": 1200, "traced": 3}
 
 
 def corpus() -> Corpus:
@@ -88,7 +88,7 @@ def same_curves(found: Document, expected: Document) -> None:
 
 
 def test_curves_tell_of_every_step_and_of_every_token() -> None:
-    config = {**CONFIG, "n_features": 11, "k": 2, "tokens": 3000, "traced": 0}
+    config = {**CONFIG, "n_features": 11, "k": 2, "buffer": 60, "tokens": 3000, "traced": 0}
     document = run(inputs(), config, RecordingContext())["training"]
     found = history_from_document(document)
     assert (found.layers, len(found.tokens)) == ((0, 1, 2), 47)
