@@ -33,14 +33,14 @@ REPLACED_TOKENS: Final = 4_096
 """Held-out tokens on which MLPs are replaced all at once."""
 ALONE_TOKENS: Final = 1_024
 """The same one layer at a time."""
-_BATCH_TOKENS: Final = 2_048
+BATCH_TOKENS: Final = 2_048
 _DRAWS: Final = 1_000
 DENSITIES: Final = tuple(10.0**exponent for exponent in range(-4, 1))
 """Bounds of the histogram of how often features fire."""
 
 
 @dataclass
-class _Layer:
+class LayerSums:
     """What is summed over tokens for one dictionary."""
 
     dictionary: Dictionary
@@ -72,13 +72,13 @@ def evaluate_on_corpus(
     """
     context.progress(0, 1, "measuring on held-out documents")
     width = model.config.d_model
-    layers = {layer: _Layer(it, LeastSquares.empty(width, 2 * width)) for layer, it in dictionaries.items()}
-    for batch, _ in _batches(train, FITTED_TOKENS, seed):
-        _fit(model, layers, batch)
+    layers = {layer: LayerSums(it, LeastSquares.empty(width, 2 * width)) for layer, it in dictionaries.items()}
+    for batch, _ in batches_of(train, FITTED_TOKENS, seed):
+        fit_batch(model, layers, batch)
     maps = {layer: it.fit.solve() for layer, it in layers.items()}
     documents: list[Tensor] = []
-    for batch, numbers in _batches(held_out, MEASURED_TOKENS, seed):
-        _measure(model, layers, maps, batch)
+    for batch, numbers in batches_of(held_out, MEASURED_TOKENS, seed):
+        measure_batch(model, layers, maps, batch)
         documents.append(torch.searchsorted(held_out.corpus.offsets, held_out.bounds[numbers, 0], right=True))
     of_window = torch.cat(documents)
     alone = _alone(model, dictionaries, held_out, seed)
@@ -94,15 +94,17 @@ def evaluate_on_corpus(
     }
 
 
-def _batches(windows: Windows, tokens: int, seed: int) -> list[tuple[Batch, Tensor]]:
+def batches_of(windows: Windows, tokens: int, seed: int) -> list[tuple[Batch, Tensor]]:
     """Give drawn windows of about so many tokens in all, in batches, with their numbers."""
     count = max(1, min(len(windows), tokens // windows.corpus.context))
     chosen = windows_of_step(len(windows), count, 0, seed)
-    size = max(1, _BATCH_TOKENS // windows.corpus.context)
+    size = max(1, BATCH_TOKENS // windows.corpus.context)
     return [(windows.batch(numbers), numbers) for numbers in chosen.split(size)]
 
 
-def _fit(model: LanguageModel, layers: Mapping[int, _Layer], batch: Batch) -> None:
+def fit_batch(model: LanguageModel, layers: Mapping[int, LayerSums], batch: Batch) -> None:
+    """Take a batch in for the linear baselines."""
+
     def visit(layer: int, passage: Passage) -> None:
         if (sums := layers.get(layer)) is not None:
             read, written = passage.x[batch.counted], passage.out[batch.counted]
@@ -112,9 +114,10 @@ def _fit(model: LanguageModel, layers: Mapping[int, _Layer], batch: Batch) -> No
     run_trunk(model, batch.tokens, visit, upto=max(layers))
 
 
-def _measure(
-    model: LanguageModel, layers: Mapping[int, _Layer], maps: Mapping[int, tuple[Tensor, Tensor]], batch: Batch
+def measure_batch(
+    model: LanguageModel, layers: Mapping[int, LayerSums], maps: Mapping[int, tuple[Tensor, Tensor]], batch: Batch
 ) -> None:
+    """Add the errors of a batch; `maps` are the linear baselines."""
     window = torch.arange(len(batch.tokens))[:, None].expand_as(batch.tokens)[batch.counted]
 
     def per_window(values: Float[Tensor, "token *rest"]) -> Float[Tensor, "batch *rest"]:
@@ -141,7 +144,7 @@ def _measure(
     run_trunk(model, batch.tokens, visit, upto=max(layers))
 
 
-def _report(sums: _Layer, documents: Int[Tensor, " window"], seed: int) -> dict[str, Any]:
+def _report(sums: LayerSums, documents: Int[Tensor, " window"], seed: int) -> dict[str, Any]:
     squares = {kind: torch.cat(values) for kind, values in sums.squares.items()}
     outputs = torch.cat(sums.outputs)
     mean = outputs.sum(0) / sums.tokens
@@ -191,15 +194,15 @@ def _together(
     """Give cross-entropy, its recovered share, and KL with dictionaries in place of all their MLPs."""
     sums = torch.zeros(4, dtype=torch.float64)
     tokens = 0
-    for batch, _ in _batches(held_out, REPLACED_TOKENS, seed):
+    for batch, _ in batches_of(held_out, REPLACED_TOKENS, seed):
         predicted = _predicted(batch)
-        plain = _log_probabilities(model, batch, {})
-        replaced = _log_probabilities(model, batch, dictionaries)
-        without = _log_probabilities(model, batch, dict.fromkeys(dictionaries))
+        plain = log_probabilities(model, batch, {})
+        replaced = log_probabilities(model, batch, dictionaries)
+        without = log_probabilities(model, batch, dict.fromkeys(dictionaries))
         following = batch.tokens[:, 1:][predicted]
         for number, values in enumerate((plain, replaced, without)):
             sums[number] += -values.gather(1, following[:, None]).double().sum()
-        sums[3] += _divergence(plain, replaced)
+        sums[3] += divergence(plain, replaced)
         tokens += len(following)
     names = ("cross_entropy", "cross_entropy_replaced", "cross_entropy_without_mlps", "kl_nats")
     means = dict(zip(names, (sums / tokens).tolist(), strict=True))
@@ -210,12 +213,12 @@ def _alone(
     model: LanguageModel, dictionaries: Mapping[int, Dictionary], held_out: Windows, seed: int
 ) -> dict[int, dict[str, float]]:
     """Give the KL with one dictionary at a time in place of its MLP."""
-    ((batch, _), *_) = _batches(held_out, ALONE_TOKENS, seed)
-    plain = _log_probabilities(model, batch, {})
+    ((batch, _), *_) = batches_of(held_out, ALONE_TOKENS, seed)
+    plain = log_probabilities(model, batch, {})
     found: dict[int, dict[str, float]] = {}
     for layer, dictionary in dictionaries.items():
-        replaced = _log_probabilities(model, batch, {layer: dictionary})
-        found[layer] = {"kl_nats_alone": _divergence(plain, replaced) / len(plain)}
+        replaced = log_probabilities(model, batch, {layer: dictionary})
+        found[layer] = {"kl_nats_alone": divergence(plain, replaced) / len(plain)}
     return found
 
 
@@ -224,7 +227,7 @@ def _predicted(batch: Batch) -> Bool[Tensor, "batch following"]:
     return batch.counted[:, 1:]
 
 
-def _log_probabilities(
+def log_probabilities(
     model: LanguageModel, batch: Batch, dictionaries: Mapping[int, Dictionary | None]
 ) -> Float[Tensor, "token vocab"]:
     """Run the model with dictionaries in place of MLPs, or with nothing there; give what follows each token."""
@@ -240,6 +243,6 @@ def _log_probabilities(
     return functional.log_softmax(model.logits(resid[:, :-1][_predicted(batch)]), dim=-1)
 
 
-def _divergence(plain: Float[Tensor, "token vocab"], other: Float[Tensor, "token vocab"]) -> float:
+def divergence(plain: Float[Tensor, "token vocab"], other: Float[Tensor, "token vocab"]) -> float:
     """Give KL(plain || other) summed over tokens, in nats."""
     return float((plain.exp() * (plain - other)).sum(dtype=torch.float64))

@@ -37,12 +37,12 @@ def train_on_corpus(
         CancelledError: raised by `context.progress`.
     """
     context.progress(0, plan.steps, "finding where to start")
-    trainers = _start(model, windows, plan)
+    trainers = start_layers(model, windows, plan)
     first = _restore(context, trainers)
     every, began, read = max(1, plan.steps // plan.checkpoints), time.monotonic(), 0
     for step in range(first, plan.steps):
         batch = windows.batch(windows_of_step(len(windows), plan.windows, step, plan.seed))
-        losses = _step(model, batch, trainers, plan, step)
+        losses = step_layers(model, batch, trainers, plan, step)
         read += int(batch.counted.sum())
         speed = read / (time.monotonic() - began)
         mean = sum(losses.values()) / len(losses)
@@ -64,7 +64,7 @@ def windows_of_step(n_windows: int, count: int, step: int, seed: int) -> Int[Ten
     return torch.cat(numbers)
 
 
-def _start(model: LanguageModel, windows: Windows, plan: CorpusPlan) -> dict[int, SparseTrainer]:
+def start_layers(model: LanguageModel, windows: Windows, plan: CorpusPlan) -> dict[int, SparseTrainer]:
     count = max(1, min(len(windows), SCALE_TOKENS // windows.corpus.context))
     batch = windows.batch(windows_of_step(len(windows), count, 0, plan.seed))
     trainers: dict[int, SparseTrainer] = {}
@@ -82,7 +82,7 @@ def _start(model: LanguageModel, windows: Windows, plan: CorpusPlan) -> dict[int
     return trainers
 
 
-def _step(
+def step_layers(
     model: LanguageModel, batch: Batch, trainers: Mapping[int, SparseTrainer], plan: CorpusPlan, step: int
 ) -> dict[int, float]:
     """Take one step of every layer; give their losses."""
