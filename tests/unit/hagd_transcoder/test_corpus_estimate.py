@@ -47,7 +47,7 @@ def test_time_is_told_within_a_quarter() -> None:
     assert told.total == pytest.approx(taken, rel=0.25)
 
 
-def test_shards_take_as_many_runs_of_the_model_and_less_memory() -> None:
+def test_shards_learn_in_less_memory_and_are_measured_in_the_same() -> None:
     documents = corpus()
     whole, divided = read_config(CONFIG), read_config({**CONFIG, "shards": 3})
     plan = plan_of(CONFIG, documents)
