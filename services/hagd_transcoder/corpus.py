@@ -3,6 +3,7 @@
 This module only checks configs and loads without torch; the work is in `corpus_stage.py`.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,9 +12,11 @@ from hagd.corpora.sources import digest_of_files, files_of
 from hagd.errors import UsageError
 from hagd.pipeline.contract import Config, StageSpec
 from hagd.pipeline.fields import fields_of, read_fields
+from hagd.tasks.registry import TASKS, find_task
 from hagd_transcoder.model_source import PretrainedSource, identify_model, parse_model
 
 Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 SHORTEST_CONTEXT: Final = 16
 
 
@@ -29,7 +32,9 @@ class CorpusConfig(BaseModel):
     digest: str | None = None
     """sha256 of the data, in place of reading it to find out; refused when another is found."""
     field: str | None = None
-    """Field of a line of JSON that holds its text; null for `text`, `raw_content` or `content`."""
+    """Field of a line of JSON, or column of a table, with the text; null for `text`, `raw_content` or `content`."""
+    mix: dict[str, Share] = {}
+    """Task -> share of the tokens that are its prompts, those that nothing is selected or verified on."""
     context: Annotated[int, Field(ge=SHORTEST_CONTEXT)] = 128
     """Tokens of the longest window."""
     most_tokens: Positive = 2_000_000
@@ -45,15 +50,27 @@ def read_corpus_config(config: Config) -> tuple[CorpusConfig, PretrainedSource]:
 
     Raises:
         InvalidInputError: a field is unknown or out of range.
-        UsageError: no model or no data is given.
+        UsageError: no model or no data is given, or prompts cannot be mixed in.
+        UnknownNameError: there is no task of that name.
     """
     checked = read_fields("corpus", CorpusConfig, {"model": {}, **config})
     if not checked.data:
         raise UsageError("there is no text to train on", "name files or folders in data")
+    _check_mix(checked.mix)
     source = parse_model(checked.model, checked.seed)
     if not isinstance(source, PretrainedSource):
         raise UsageError("a corpus needs a pretrained model", "give a model folder, a hub id or 'smollm2'")
     return checked, source
+
+
+def _check_mix(mix: Mapping[str, float]) -> None:
+    for name in mix:
+        entry = find_task(name)
+        if entry.algorithmic or entry.name == "jsonl" or entry.name != name:
+            written = ", ".join(it.name for it in TASKS.values() if not it.algorithmic and it.name != "jsonl")
+            raise UsageError(f"the prompts of {name!r} cannot be mixed into text", f"tasks in words: {written}")
+    if sum(mix.values()) >= 1:
+        raise UsageError(f"the shares of {', '.join(mix)} leave nothing for the text", "let them add up to less than 1")
 
 
 def resolve(config: Config) -> dict[str, Any]:

@@ -18,8 +18,10 @@ from hagd.errors import InvalidInputError
 from hagd.models.language_model import LanguageModel
 from hagd.models.storage import model_from_document
 from hagd.pipeline.contract import Config, StageContext
+from hagd.pipeline.machine import available_bytes
 from hagd_transcoder.corpus_handlers import CorpusTranscoderConfig, read_config
 from hagd_transcoder.domain.corpus_evaluation import evaluate_on_corpus
+from hagd_transcoder.domain.corpus_memory import TrainingMemory, require_memory, training_memory
 from hagd_transcoder.domain.corpus_plan import CorpusPlan
 from hagd_transcoder.domain.corpus_training import train_on_corpus
 from hagd_transcoder.domain.examples import ExamplePlan
@@ -40,9 +42,10 @@ RANDOM_BALANCE = 0.01
 
 def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
     """Train the dictionaries of a model on a corpus. See `StageFunction`."""
-    model, corpus = _read(inputs)
+    model, corpus = read_inputs(inputs)
     checked = read_config(config)
     plan = make_plan(checked, model, corpus)
+    require_memory(memory_of(checked, plan, model, corpus), available_bytes())
     trained = train_on_corpus(model, corpus.windows("train"), plan, context)
     measured = _measured(inputs, model, corpus, plan, trained.dictionaries, checked, context)
     return {"dictionaries": measured, "training": history_to_document(trained.history)}
@@ -50,9 +53,10 @@ def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -
 
 def run_shard(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
     """Train the dictionaries of the layers of one shard. See `StageFunction`."""
-    model, corpus = _read(inputs)
+    model, corpus = read_inputs(inputs)
     whole = read_config({name: value for name, value in config.items() if name != "shard"})
     plan = make_plan(whole, model, corpus)
+    require_memory(memory_of(whole, plan, model, corpus), available_bytes())
     layers = plan.layers[int(config["shard"]) :: whole.shards]
     trained = train_on_corpus(model, corpus.windows("train"), replace(plan, layers=layers), context)
     return {
@@ -63,7 +67,7 @@ def run_shard(inputs: Mapping[str, Document], config: Config, context: StageCont
 
 def join(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
     """Measure together what the shards have trained. See `StageFunction`."""
-    model, corpus = _read(inputs)
+    model, corpus = read_inputs(inputs)
     dictionaries: dict[int, Dictionary] = {}
     for role in sorted(inputs):
         if role.startswith("dictionaries/"):
@@ -131,7 +135,14 @@ def make_plan(config: CorpusTranscoderConfig, model: LanguageModel, corpus: Corp
     )
 
 
-def _read(inputs: Mapping[str, Document]) -> tuple[LanguageModel, Corpus]:
+def memory_of(config: CorpusTranscoderConfig, plan: CorpusPlan, model: LanguageModel, corpus: Corpus) -> TrainingMemory:
+    """Count what one worker will hold at once."""
+    trained = -(-len(plan.layers) // config.shards)
+    return training_memory(plan, model, corpus.windows("train"), trained=trained)
+
+
+def read_inputs(inputs: Mapping[str, Document]) -> tuple[LanguageModel, Corpus]:
+    """Give the model and the corpus that the stage gets."""
     return model_from_document(inputs["model"]), corpus_from_document(inputs["corpus"])
 
 

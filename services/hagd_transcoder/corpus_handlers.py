@@ -108,6 +108,7 @@ STAGE = StageSpec(
     local_fields=frozenset({"checkpoints"}),
     title="Training dictionaries on text",
     fields=fields_of(CorpusTranscoderConfig),
+    estimate="hagd_transcoder.corpus_estimate:estimate",
     sharding=Sharding(
         split,
         "hagd_transcoder.corpus_dictionaries:run_shard",

@@ -15,8 +15,10 @@ from hagd.models.loading import LoadedModel, load_model
 from hagd.models.storage import model_to_document
 from hagd.models.tokenizer import Tokenizer
 from hagd.pipeline.contract import Config, StageContext
+from hagd.tasks.registry import build_task
 from hagd.tasks.splits import generator_for
 from hagd_transcoder.corpus import CorpusConfig, read_corpus_config
+from hagd_transcoder.domain.mixing import mixed
 from hagd_transcoder.model_source import PretrainedSource
 
 
@@ -39,7 +41,8 @@ def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -
     loaded = load_model(source.path, source.revision, source.gguf, tell=lambda message: context.progress(0, 1, message))
     tokenizer = _tokenizer_of(loaded, source, checked)
     texts = shuffled(documents(files, checked.field), checked.seed)
-    corpus = _tokenised(texts, tokenizer, loaded.bos if source.bos is None else source.bos, checked, context)
+    text = _tokenised(texts, tokenizer, loaded.bos if source.bos is None else source.bos, checked, context)
+    corpus = mixed(text, prompts_of(checked.mix, tokenizer, text.context), checked.mix, checked.seed)
     provenance = {"digest": digest, "files": len(files), "documents": corpus.n_documents, "model": loaded.digest}
     return {"model": _model_document(loaded), "corpus": corpus_to_document(corpus, provenance)}
 
@@ -90,6 +93,25 @@ def _tokenised(
     names = tuple(map(tokenizer.text, range(tokenizer.vocab_size)))
     bos_id = tokenizer.bos_id if bos else None
     return Corpus(torch.cat(pieces), lengths.cumsum(0), held_out, config.context, bos_id, names)
+
+
+def prompts_of(mix: Mapping[str, float], tokenizer: Tokenizer, context: int) -> dict[str, list[torch.Tensor]]:
+    """Give the prompts of tasks that circuits are found on, clean and counterfactual, by the name of the task.
+
+    Nothing is selected or verified on these, so dictionaries may learn them.
+
+    Raises:
+        InvalidInputError: the tokenizer does not suit the task, or a prompt is longer than a window.
+    """
+    found: dict[str, list[torch.Tensor]] = {}
+    for name in sorted(mix):
+        batches = build_task(name, {}, tokenizer).batches["discover"]
+        found[name] = [row.int() for it in batches for side in (it.clean, it.counterfactual) for row in side]
+        if (longest := max(map(len, found[name]))) >= context:
+            raise InvalidInputError(
+                f"prompts of {name} have {longest} tokens, windows {context}", "choose a longer corpus.context"
+            )
+    return found
 
 
 def _model_document(loaded: LoadedModel) -> Document:

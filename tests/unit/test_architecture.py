@@ -27,7 +27,7 @@ DRIVER = ("artifacts", "cli", "deployment", "events", "execution", "extraction")
 DRIVER += ("pipeline", "rpc", "telemetry", "testing")
 """Packages of the core that a driver process loads."""
 HEAVY = {"torch", "transformers", "torch_geometric", "scipy", "safetensors.torch"}
-ADAPTERS = ("kafka", "s3", "ray", "telemetry")
+ADAPTERS = ("datasets", "kafka", "s3", "ray", "telemetry")
 """Extras of what a deployment may choose; a service loads them when its settings name them."""
 OPENED_BY_TRANSFORMERS = {"accelerate", "gguf"}
 """Libraries that transformers imports by itself when it places or reads weights."""

@@ -34,14 +34,14 @@ REPLACED_TOKENS: Final = 4_096
 """Held-out tokens on which MLPs are replaced all at once."""
 ALONE_TOKENS: Final = 1_024
 """The same one layer at a time."""
-_BATCH_TOKENS: Final = 2_048
+BATCH_TOKENS: Final = 2_048
 DENSITIES: Final = (-5.0, 0.0)
 """Range of the histogram of how often features fire, log10 of the share of tokens."""
 _BINS: Final = 10
 
 
 @dataclass
-class _Layer:
+class LayerSums:
     """What is summed over tokens for one dictionary."""
 
     dictionary: Dictionary
@@ -83,16 +83,16 @@ def evaluate_on_corpus(
     """
     context.progress(0, 1, "measuring on held-out documents")
     width = model.config.d_model
-    layers = {layer: _Layer(it, LeastSquares.empty(width, 2 * width)) for layer, it in dictionaries.items()}
-    for batch, _ in _batches(train, FITTED_TOKENS, seed):
-        _fit(model, layers, batch)
+    layers = {layer: LayerSums(it, LeastSquares.empty(width, 2 * width)) for layer, it in dictionaries.items()}
+    for batch, _ in batches_of(train, FITTED_TOKENS, seed):
+        fit_batch(model, layers, batch)
     maps = {layer: it.fit.solve() for layer, it in layers.items()}
     if examples is not None and examples.features:
         for layer, it in layers.items():
             it.top = TopWindows.draw(it.seen, examples, held_out.corpus.context, seed, layer)
     documents: list[Tensor] = []
-    for batch, numbers in _batches(held_out, MEASURED_TOKENS, seed):
-        _measure(model, layers, maps, batch, numbers)
+    for batch, numbers in batches_of(held_out, MEASURED_TOKENS, seed):
+        measure_batch(model, layers, maps, batch, numbers)
         documents.append(held_out.documents()[numbers])
     of_window = torch.cat(documents)
     alone = _alone(model, dictionaries, held_out, seed)
@@ -116,15 +116,17 @@ def evaluate_on_corpus(
     }
 
 
-def _batches(windows: Windows, tokens: int, seed: int) -> list[tuple[Batch, Tensor]]:
+def batches_of(windows: Windows, tokens: int, seed: int) -> list[tuple[Batch, Tensor]]:
     """Give drawn windows of about so many tokens in all, in batches, with their numbers."""
     count = max(1, min(len(windows), tokens // windows.corpus.context))
     chosen = windows_of_step(len(windows), count, 0, seed)
-    size = max(1, _BATCH_TOKENS // windows.corpus.context)
+    size = max(1, BATCH_TOKENS // windows.corpus.context)
     return [(windows.batch(numbers), numbers) for numbers in chosen.split(size)]
 
 
-def _fit(model: LanguageModel, layers: Mapping[int, _Layer], batch: Batch) -> None:
+def fit_batch(model: LanguageModel, layers: Mapping[int, LayerSums], batch: Batch) -> None:
+    """Take a batch in for the linear baselines."""
+
     def visit(layer: int, passage: Passage) -> None:
         if (sums := layers.get(layer)) is not None:
             read, written = passage.x[batch.counted], passage.out[batch.counted]
@@ -137,13 +139,14 @@ def _fit(model: LanguageModel, layers: Mapping[int, _Layer], batch: Batch) -> No
     run_trunk(model, batch.tokens, visit, upto=max(layers))
 
 
-def _measure(
+def measure_batch(
     model: LanguageModel,
-    layers: Mapping[int, _Layer],
+    layers: Mapping[int, LayerSums],
     maps: Mapping[int, tuple[Tensor, Tensor]],
     batch: Batch,
     numbers: Int[Tensor, " batch"],
 ) -> None:
+    """Add the errors of a batch; `maps` are the linear baselines."""
     window = torch.arange(len(batch.tokens))[:, None].expand_as(batch.tokens)[batch.counted]
 
     def per_window(values: Float[Tensor, "token *rest"]) -> Float[Tensor, "batch *rest"]:
@@ -172,7 +175,7 @@ def _measure(
     run_trunk(model, batch.tokens, visit, upto=max(layers))
 
 
-def _report(sums: _Layer, drawn_fvu: Float[Tensor, " draw"]) -> dict[str, Any]:
+def _report(sums: LayerSums, drawn_fvu: Float[Tensor, " draw"]) -> dict[str, Any]:
     total = max(float(sums.varying().sum()), 1e-300)
     share = {kind: float(torch.cat(values).sum()) / total for kind, values in sums.squares.items()}
     if not torch.isfinite(torch.tensor(list(share.values()))).all():
@@ -210,15 +213,15 @@ def _together(
     """Give cross-entropy, its recovered share, and KL with dictionaries in place of all their MLPs."""
     sums = torch.zeros(4, dtype=torch.float64)
     tokens = 0
-    for batch, _ in _batches(held_out, REPLACED_TOKENS, seed):
+    for batch, _ in batches_of(held_out, REPLACED_TOKENS, seed):
         predicted = _predicted(batch)
-        plain = _log_probabilities(model, batch, {})
-        replaced = _log_probabilities(model, batch, dictionaries)
-        without = _log_probabilities(model, batch, dict.fromkeys(dictionaries))
+        plain = log_probabilities(model, batch, {})
+        replaced = log_probabilities(model, batch, dictionaries)
+        without = log_probabilities(model, batch, dict.fromkeys(dictionaries))
         following = batch.tokens[:, 1:][predicted]
         for number, values in enumerate((plain, replaced, without)):
             sums[number] += -values.gather(1, following[:, None]).double().sum()
-        sums[3] += _divergence(plain, replaced)
+        sums[3] += divergence(plain, replaced)
         tokens += len(following)
     names = ("cross_entropy", "cross_entropy_replaced", "cross_entropy_without_mlps", "kl_nats")
     means = dict(zip(names, (sums / tokens).tolist(), strict=True))
@@ -229,12 +232,12 @@ def _alone(
     model: LanguageModel, dictionaries: Mapping[int, Dictionary], held_out: Windows, seed: int
 ) -> dict[int, dict[str, float]]:
     """Give the KL with one dictionary at a time in place of its MLP."""
-    ((batch, _), *_) = _batches(held_out, ALONE_TOKENS, seed)
-    plain = _log_probabilities(model, batch, {})
+    ((batch, _), *_) = batches_of(held_out, ALONE_TOKENS, seed)
+    plain = log_probabilities(model, batch, {})
     found: dict[int, dict[str, float]] = {}
     for layer, dictionary in dictionaries.items():
-        replaced = _log_probabilities(model, batch, {layer: dictionary})
-        found[layer] = {"kl_nats_alone": _divergence(plain, replaced) / len(plain)}
+        replaced = log_probabilities(model, batch, {layer: dictionary})
+        found[layer] = {"kl_nats_alone": divergence(plain, replaced) / len(plain)}
     return found
 
 
@@ -243,7 +246,7 @@ def _predicted(batch: Batch) -> Bool[Tensor, "batch following"]:
     return batch.counted[:, 1:]
 
 
-def _log_probabilities(
+def log_probabilities(
     model: LanguageModel, batch: Batch, dictionaries: Mapping[int, Dictionary | None]
 ) -> Float[Tensor, "token vocab"]:
     """Run the model with dictionaries in place of MLPs, or with nothing there; give what follows each token."""
@@ -259,6 +262,6 @@ def _log_probabilities(
     return functional.log_softmax(model.logits(resid[:, :-1][_predicted(batch)]), dim=-1)
 
 
-def _divergence(plain: Float[Tensor, "token vocab"], other: Float[Tensor, "token vocab"]) -> float:
+def divergence(plain: Float[Tensor, "token vocab"], other: Float[Tensor, "token vocab"]) -> float:
     """Give KL(plain || other) summed over tokens, in nats."""
     return float((plain.exp() * (plain - other)).sum(dtype=torch.float64))

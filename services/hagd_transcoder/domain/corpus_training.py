@@ -46,14 +46,14 @@ def train_on_corpus(model: LanguageModel, windows: Windows, plan: CorpusPlan, co
         CancelledError: raised by `context.progress`.
     """
     context.progress(0, plan.steps, "finding where to start")
-    trainers = _start(model, windows, plan)
+    trainers = start_layers(model, windows, plan)
     recorder = Recorder.start(plan.layers, plan.steps)
     first = _restore(context, trainers, recorder)
     every, began = max(1, plan.steps // plan.checkpoints), time.monotonic()
     read, spent = recorder.so_far()
     for step in range(first, plan.steps):
         batch = windows.batch(windows_of_step(len(windows), plan.windows, step, plan.seed))
-        measures = _step(model, batch, trainers, plan, step)
+        measures = step_layers(model, batch, trainers, plan, step)
         read += int(batch.counted.sum())
         seconds = spent + time.monotonic() - began
         recorder.add(step, measures, read, seconds)
@@ -78,7 +78,7 @@ def windows_of_step(n_windows: int, count: int, step: int, seed: int) -> Int[Ten
     return torch.cat(numbers)
 
 
-def _start(model: LanguageModel, windows: Windows, plan: CorpusPlan) -> dict[int, SparseTrainer]:
+def start_layers(model: LanguageModel, windows: Windows, plan: CorpusPlan) -> dict[int, SparseTrainer]:
     count = max(1, min(len(windows), SCALE_TOKENS // windows.corpus.context))
     batch = windows.batch(windows_of_step(len(windows), count, 0, plan.seed))
     trainers: dict[int, SparseTrainer] = {}
@@ -98,7 +98,7 @@ def _start(model: LanguageModel, windows: Windows, plan: CorpusPlan) -> dict[int
     return trainers
 
 
-def _step(
+def step_layers(
     model: LanguageModel, batch: Batch, trainers: Mapping[int, SparseTrainer], plan: CorpusPlan, step: int
 ) -> dict[int, StepMeasures]:
     """Take one step of every layer; give what each says."""

@@ -1,4 +1,4 @@
-"""`hagd transcoder convert`: transcoders of other tools, written in a layout for sharing."""
+"""`hagd transcoder convert`: transcoders of other tools, or those that a run trained, in a layout for sharing."""
 
 from dataclasses import asdict, replace
 from enum import StrEnum
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hagd.cli.options import JsonFlag
+from hagd.cli.options import JsonFlag, RunIdOption
 from hagd.cli.output import say, write_fields, write_json, write_table
 from hagd.errors import InvalidInputError
 
@@ -36,7 +36,10 @@ class Space(StrEnum):
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder of transcoders of another tool.")],
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="SOURCE", help="Folder of transcoders of another tool, or of a run that trained some."),
+    ],
     model: Annotated[str, typer.Option("--model", help="Their model: folder, hub id or 'smollm2'.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to write; it must not hold anything yet.")],
     to: Annotated[Layout, typer.Option("--to", help="Layout to write.")] = Layout.hf,
@@ -59,16 +62,19 @@ def convert(
             help="Open pickles for their tensors; only from whom you trust.",
         ),
     ] = False,
+    run_id: RunIdOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write transcoders of another tool as dictionaries of the MLP's own input, for the hub or for circuit-tracer."""
+    """Write transcoders of another tool, or those of a run, as dictionaries of the MLP's own input, for the hub or for
+    circuit-tracer."""
     from hagd.dictionaries.formats import conversion  # noqa: PLC0415
     from hagd.dictionaries.formats.registry import read_folder  # noqa: PLC0415
     from hagd.models.loading import load_model  # noqa: PLC0415
+    from hagd.pipeline.folder import is_run  # noqa: PLC0415
 
     conversion.require_empty(out)
     text = None if probe_text is None else _read_text(probe_text)
-    found = read_folder(source, source_format, pickles=unsafe_pickle)
+    found = read_run(source, run_id) if is_run(source) else read_folder(source, source_format, pickles=unsafe_pickle)
     if space is not None:
         found = replace(found, space=space.value)
     loaded = load_model(model, revision, tell=say)
@@ -78,6 +84,32 @@ def convert(
     if to is Layout.circuit_tracer and any(it.k is not None for it in converted.dictionaries.values()):
         say("the files are TopK: circuit-tracer up to 0.5.0 takes them for ReLU, later ones read `activation` and `k`")
     _tell(found, loaded, converted, out, as_json=as_json)
+
+
+def read_run(folder: Path, run_id: str | None = None) -> "Found":
+    """Read the dictionaries that a run trained, with the model that it names and what it measured.
+
+    Raises:
+        NotARunError, UnknownNameError, RunError: there is no such run, or it has no dictionaries yet.
+        CorruptArtifactError: they are damaged.
+    """
+    from hagd.dictionaries.formats.found import Found  # noqa: PLC0415
+    from hagd.dictionaries.storage import any_dictionaries_from_document  # noqa: PLC0415
+    from hagd.extraction.opened import OpenRun  # noqa: PLC0415
+    from hagd.extraction.roles import DICTIONARIES, MODEL  # noqa: PLC0415
+
+    run = OpenRun.open(folder, run_id)
+    document, provenance = run.document(DICTIONARIES), run.document(MODEL).content["provenance"]
+    source = provenance.get("source", {})
+    return Found(
+        source_format="hagd-run",
+        content=any_dictionaries_from_document(document),
+        space="mlp-input",
+        base_model=source.get("name"),
+        revision=source.get("revision"),
+        digest=provenance.get("digest"),
+        measured=document.content.get("metrics", {}).get("layers", ()),
+    )
 
 
 def _read_text(path: Path) -> str:

@@ -22,6 +22,7 @@ from hagd.cli.options import (
 from hagd.cli.output import EXIT_OK, EXIT_VERDICT, say, write_fields, write_json, write_line, write_table
 
 if TYPE_CHECKING:
+    from hagd.extraction.estimate import StageEstimate
     from hagd.extraction.plan import Settings
     from hagd.pipeline.request import PlanEntry
     from hagd.pipeline.state import RunState
@@ -145,12 +146,18 @@ def estimate(
     write_plan(plan, out or default_folder(settings, plan), as_json=as_json)
 
 
-def write_plan(plan: "tuple[PlanEntry, ...]", folder: Path, *, as_json: bool) -> None:
-    """Write a plan with what it is likely to cost."""
+def write_plan(
+    plan: "tuple[PlanEntry, ...]",
+    folder: Path,
+    *,
+    as_json: bool,
+    measured: "Sequence[StageEstimate] | None" = None,
+) -> None:
+    """Write a plan with what it is likely to cost; `measured` stands in place of what is known of such plans."""
     from hagd.extraction.estimate import estimate_plan  # noqa: PLC0415
     from hagd.extraction.plan import plan_to_json  # noqa: PLC0415
 
-    costs = estimate_plan(plan, folder)
+    costs = estimate_plan(plan, folder) if measured is None else measured
     if as_json:
         entries = [entry | {"estimate": cost.to_json()} for entry, cost in zip(plan_to_json(plan), costs, strict=True)]
         write_json("plan", {"folder": str(folder), "plan": entries})

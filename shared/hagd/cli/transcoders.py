@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hagd.cli.conversion import convert
-from hagd.cli.extraction import run_plan
+from hagd.cli.extraction import DryRunFlag, run_plan, write_plan
 from hagd.cli.options import (
     JsonFlag,
     OutOption,
@@ -23,7 +23,9 @@ from hagd.cli.quality import write_layer, write_quality, write_training
 from hagd.errors import UsageError
 
 if TYPE_CHECKING:
+    from hagd.extraction.estimate import StageEstimate
     from hagd.extraction.settings import Settings
+    from hagd.pipeline.request import PlanEntry
 
 app = typer.Typer(help="Dictionaries of MLPs.", no_args_is_help=True)
 app.command()(convert)
@@ -35,7 +37,13 @@ def train(
     settings: "Settings",
     data: Annotated[
         list[Path],
-        typer.Option(help="Text to train on in place of a task: a file, lines of JSON, or a folder; may be repeated."),
+        typer.Option(
+            help="Text to train on in place of a task: a file, lines of JSON, a table, or a folder; may be repeated."
+        ),
+    ] = [],  # noqa: B006  # typer copies it
+    mix: Annotated[
+        list[str],
+        typer.Option(metavar="TASK=SHARE", help="Share of the tokens that are prompts of a task, such as ioi=0.1."),
     ] = [],  # noqa: B006  # typer copies it
     tensorboard: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="With --data: write the curves for TensorBoard here too.")
@@ -44,24 +52,31 @@ def train(
     store: StoreOption = None,
     threads: ThreadsOption = None,
     use: UseOption = [],  # noqa: B006  # typer copies it
+    dry_run: DryRunFlag = False,
     quiet: QuietFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Train dictionaries and stop there: those of an extraction, which `hagd extract` in the same folder goes on from,
     or, with --data, those of a model on text."""
-    from hagd.extraction.corpus_plan import TRAIN, build_corpus_plan, corpus_folder  # noqa: PLC0415
+    from hagd.extraction.corpus_plan import TRAIN, build_corpus_plan, corpus_folder, parse_mix  # noqa: PLC0415
     from hagd.extraction.plan import build_plan, default_folder, use_of  # noqa: PLC0415
 
     if tensorboard is not None:
         _check_tensorboard(data)
     if data and use:
         raise UsageError("--data and --use exclude each other", "text is read by stages of its own")
+    if mix and not data:
+        raise UsageError("--mix needs text to mix prompts into", "add --data")
     if data:
-        plan = build_corpus_plan(settings, data)
+        plan = build_corpus_plan(settings, data, parse_mix(mix))
         folder = out or corpus_folder(settings, plan)
     else:
         plan = build_plan(settings, upto="transcoder", use=use_of(use))
         folder = out or default_folder(settings, plan)
+    if dry_run:
+        measured = _calibrated(plan, folder, store=store, threads=threads, quiet=quiet) if data else None
+        write_plan(plan, folder, as_json=as_json, measured=measured)
+        return
     state = run_plan(folder, plan, TRAIN, store=store, threads=threads, quiet=quiet)
     say(f"dictionaries are in {folder}")
     if data:
@@ -75,6 +90,22 @@ def _check_tensorboard(data: list[Path]) -> None:
     if not data:
         raise UsageError("--tensorboard shows training on text", "add --data FOLDER")
     require_writer()
+
+
+def _calibrated(
+    plan: "tuple[PlanEntry, ...]", folder: Path, *, store: str | None, threads: int | None, quiet: bool
+) -> "list[StageEstimate]":
+    """Estimate a plan by reading its text and a few real steps."""
+    from hagd.extraction.calibration import calibrate_plan  # noqa: PLC0415
+    from hagd.pipeline.shared_store import store_folder  # noqa: PLC0415
+    from hagd.telemetry.progress import progress_view  # noqa: PLC0415
+
+    view = progress_view([entry.stage_id for entry in plan], quiet=quiet)
+    found = calibrate_plan(plan, folder, view=view, store=store_folder(store), threads=threads)
+    for it in found:
+        if not it.fits:
+            say(f"{it.stage_id} would be refused: it takes more memory than there is")
+    return found
 
 
 @app.command("eval")

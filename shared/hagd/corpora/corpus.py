@@ -36,6 +36,8 @@ class Corpus:
     """What every window begins with, or None."""
     vocabulary: tuple[str, ...] = ()
     """What each token is called, for readers; may be empty."""
+    n_prompts: int = 0
+    """How many documents, the last ones, are prompts of tasks: whole, however short."""
 
     @property
     def n_documents(self) -> int:
@@ -48,12 +50,14 @@ class Corpus:
             InvalidInputError: there is no window of `SHORTEST_WINDOW` tokens.
         """
         most = self.context - (self.bos_id is not None)
-        starts: list[Tensor] = []
+        starts, kept = list[Tensor](), list[Tensor]()
         for document in (self.held_out == (split == "held-out")).nonzero()[:, 0].tolist():
             begin, end = int(self.offsets[document]), int(self.offsets[document + 1])
-            starts.append(torch.stack([at := torch.arange(begin, end, most), (at + most).clamp_max(end)], dim=1))
-        bounds = torch.cat(starts) if starts else torch.empty(0, 2, dtype=torch.int64)
-        bounds = bounds[bounds[:, 1] - bounds[:, 0] >= SHORTEST_WINDOW]
+            at = torch.arange(begin, end, most)
+            starts.append(torch.stack([at, (at + most).clamp_max(end)], dim=1))
+            is_prompt = document >= self.n_documents - self.n_prompts
+            kept.append((starts[-1].diff(dim=1)[:, 0] >= SHORTEST_WINDOW) | is_prompt)
+        bounds = torch.cat(starts)[torch.cat(kept)] if starts else torch.empty(0, 2, dtype=torch.int64)
         if not len(bounds):
             raise InvalidInputError(
                 f"the corpus has no {split} document of {SHORTEST_WINDOW} tokens or more", "give more or longer text"

@@ -1,7 +1,9 @@
-"""Where documents come from: text files (one document each) and lines of JSON (one document each), also in folders.
+"""Where documents come from: text files (one document each), lines of JSON and rows of tables (one document each), also
+in folders, those that `datasets` saves among them.
 
-Lines are read as they come, so that a file may be larger than memory. RedPajama's two schemas, and most others, are
-told by the name of the field that holds the text. How a file is read follows from its suffix, which its digest covers.
+Lines and rows are read as they come, so that a file may be larger than memory. RedPajama's two schemas, and most
+others, are told by the name of the field that holds the text. How a file is read follows from its suffix, which its
+digest covers.
 """
 
 import gzip
@@ -14,6 +16,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final, cast
 
+from hagd.corpora.tables import TABLE_SUFFIXES, texts_of_table
 from hagd.errors import InvalidInputError
 
 TEXT_SUFFIXES: Final = frozenset({".txt", ".md", ".rst"})
@@ -39,7 +42,7 @@ def files_of(paths: Sequence[str]) -> tuple[Path, ...]:
         if not inside:
             raise InvalidInputError(
                 f"there is no text at {text}",
-                f"give a file, or a folder with {', '.join(sorted(TEXT_SUFFIXES))} or {', '.join(JSON_SUFFIXES)}",
+                f"give a file, or a folder with {', '.join((*sorted(TEXT_SUFFIXES | TABLE_SUFFIXES), *JSON_SUFFIXES))}",
             )
         found += inside
     return tuple(found)
@@ -55,7 +58,7 @@ def digest_of_files(files: Sequence[Path]) -> str:
     for file in files:
         try:
             with file.open("rb") as stream:
-                way = "lines" if _is_lines(file) else "text"
+                way = "lines" if _is_lines(file) else file.suffix.lower() if _is_table(file) else "text"
                 whole.update(f"{way} {_is_packed(file)} ".encode())
                 whole.update(hashlib.file_digest(stream, "sha256").digest())
         except OSError as error:
@@ -67,17 +70,20 @@ def documents(files: Sequence[Path], field: str | None = None) -> Iterator[str]:
     """Give the text of every document, in the order of the files.
 
     Args:
-        files: what to read; lines of JSON are told by their suffix, all else is text.
-        field: which field of a line of JSON holds the text; the first of `FIELDS` that is there when None.
+        files: what to read; lines of JSON and tables are told by their suffix, all else is text.
+        field: which field of a line of JSON, or column of a table, holds the text; the first of `FIELDS` that is there
+            when None.
 
     Raises:
-        InvalidInputError: a file cannot be read or is no UTF-8, or a line, which is named, has no text.
+        InvalidInputError: a file cannot be read or is no UTF-8, or a line or row, which is named, has no text.
     """
     for file in files:
         try:
             if _is_lines(file):
                 with _opened(file) as stream:
                     yield from _of_lines(file, stream, field)
+            elif _is_table(file):
+                yield from texts_of_table(file, (field,) if field else FIELDS, MOST_DOCUMENT_BYTES)
             else:
                 _check_size(file, file.stat().st_size)
                 yield file.read_text(encoding="utf-8")
@@ -108,11 +114,34 @@ def _inside(text: str) -> list[Path]:
     try:
         path = Path(text).expanduser()
         if path.is_dir():
-            return sorted(it for it in path.rglob("*") if (_is_lines(it) or _is_text(it)) and it.is_file())
+            return sorted(it for it in path.rglob("*") if _is_read(it) and it.is_file())
         return [path] if path.is_file() else []
     except (OSError, RuntimeError):
         # A name that is too long, or the home of nobody.
         return []
+
+
+def _is_read(path: Path) -> bool:
+    """Say whether a file in a folder is read. Beside what `datasets` saves lie its caches, which repeat the rows."""
+    if path.suffix.lower() == ".arrow" and (state := path.parent / "state.json").is_file():
+        return path.name in _saved(state)
+    return _is_lines(path) or _is_table(path) or _is_text(path)
+
+
+def _saved(state: Path) -> set[str]:
+    """Give the names of the files that make up a saved dataset.
+
+    Raises:
+        InvalidInputError: its `state.json` does not tell.
+    """
+    try:
+        return {str(it["filename"]) for it in json.loads(state.read_bytes())["_data_files"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidInputError(f"{state} names no data files: {error}", "save the dataset again") from error
+
+
+def _is_table(path: Path) -> bool:
+    return path.suffix.lower() in TABLE_SUFFIXES
 
 
 def _is_text(path: Path) -> bool:

@@ -17,6 +17,8 @@ def corpus_to_document(corpus: Corpus, provenance: Mapping[str, Any]) -> Documen
     """Serialise a corpus, with where it comes from (JSON content)."""
     content: dict[str, Any] = {"schema": SCHEMA, "context": corpus.context, "bos_id": corpus.bos_id}
     content |= {"vocabulary": list(corpus.vocabulary), "provenance": dict(provenance)}
+    # Left out where there are none: text alone keeps its bytes.
+    content |= {"n_prompts": corpus.n_prompts} if corpus.n_prompts else {}
     return Document(
         content,
         {
@@ -46,11 +48,12 @@ def corpus_from_document(document: Document) -> Corpus:
             int(content["context"]),
             None if content["bos_id"] is None else int(content["bos_id"]),
             tuple(map(str, content["vocabulary"])),
+            int(content.get("n_prompts", 0)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptArtifactError(f"the corpus lacks a part: {error}", "prepare the corpus again") from error
     steps = found.offsets.diff()
-    fits = len(steps) == found.n_documents and bool((steps >= 0).all())
+    fits = len(steps) == found.n_documents >= found.n_prompts >= 0 and bool((steps >= 0).all())
     if not fits or int(found.offsets[0]) != 0 or int(found.offsets[-1]) != len(found.tokens):
         raise CorruptArtifactError("the documents of the corpus do not fill its tokens", "prepare the corpus again")
     return found

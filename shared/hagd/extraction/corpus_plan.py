@@ -29,17 +29,22 @@ TRAIN: Final = "transcoder-train"
 
 
 def build_corpus_plan(
-    settings: Settings, data: Sequence[Path], stages: Mapping[str, StageSpec] | None = None
+    settings: Settings,
+    data: Sequence[Path],
+    mix: Mapping[str, float] | None = None,
+    stages: Mapping[str, StageSpec] | None = None,
 ) -> tuple[PlanEntry, ...]:
     """Give the plan, every config checked by its stage.
 
     Args:
         settings: of these the model, the seed and the overrides count.
         data: files or folders of text.
+        mix: task -> share of the tokens that are its prompts.
         stages: stages by id; the installed ones when None.
 
     Raises:
-        UsageError: no model is given, or something that belongs to a task.
+        UsageError: no model is given, something that belongs to a task, or prompts cannot be mixed in.
+        UnknownNameError: there is no such task.
         InvalidInputError: the text cannot be read, or a field is out of range.
     """
     given = [name for name in _OF_A_TASK if getattr(settings, name) not in (None, ())]
@@ -52,7 +57,13 @@ def build_corpus_plan(
     seed, paths = {"seed": settings.seed} if settings.seed else {}, [str(_absolute(path)) for path in data]
     configs = {
         # The digest is taken here, so that the same path with other text is another run.
-        "corpus": {"model": model_config(settings), "data": paths, "digest": digest_of_files(files_of(paths)), **seed},
+        "corpus": {
+            "model": model_config(settings),
+            "data": paths,
+            "digest": digest_of_files(files_of(paths)),
+            **({"mix": dict(mix)} if mix else {}),
+            **seed,
+        },
         "corpus-transcoder": seed,
     }
     plan = tuple(
@@ -60,6 +71,22 @@ def build_corpus_plan(
     )
     check_plan(Request(PRINCIPAL, TRAIN, plan), stages)
     return plan
+
+
+def parse_mix(assignments: Sequence[str]) -> dict[str, float]:
+    """Read `task=share` pairs.
+
+    Raises:
+        UsageError: one has another form.
+    """
+    found: dict[str, float] = {}
+    for text in assignments:
+        task, _, share = text.partition("=")
+        try:
+            found[task] = float(share)
+        except ValueError as error:
+            raise UsageError(f"cannot read the mix {text!r}", "write it like ioi=0.1") from error
+    return found
 
 
 def _absolute(path: Path) -> Path:

@@ -4,7 +4,8 @@ The figures are measurements on two CPU cores, scaled by what drives the cost; t
 coffee and a night, not for scheduling. A stage without a measurement says so instead of guessing.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,14 +56,25 @@ class StageEstimate:
     peak_bytes: int | None
     cached: bool
     """The result is in the run folder already: it costs nothing."""
+    available_bytes: int | None = None
+    """Memory that the stage may fill, where that was measured."""
+    parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, Mapping[str, float]])
+    """By kind of work, where that was measured."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether the memory is there, as far as that is known."""
+        return self.peak_bytes is None or self.available_bytes is None or self.peak_bytes <= self.available_bytes
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        plain = {
             "stage_id": self.stage_id,
             "seconds": self.seconds,
             "peak_bytes": self.peak_bytes,
             "cached": self.cached,
         }
+        measured = {"available_bytes": self.available_bytes, "fits": self.fits, "parts": self.parts}
+        return plain if self.available_bytes is None else plain | measured
 
 
 def estimate_plan(plan: tuple[PlanEntry, ...], out: Path | None) -> list[StageEstimate]:

@@ -75,6 +75,9 @@ class StageSpec:
     """Config fields passed to `run` but kept out of the key: paths, devices, threads."""
     title: str = ""
     sharding: Sharding | None = None
+    estimate: str | None = None
+    """`module:function` of a `StageFunction` that gives the document `estimate`: what a run on these inputs takes on
+    this machine, its content as `extraction.calibration` reads it."""
     fields: Callable[[], Mapping[str, str]] = dict[str, str]
     """List the config's fields for a person, each with its default and what it is for."""
 

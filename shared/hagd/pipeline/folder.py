@@ -146,6 +146,11 @@ class FolderLock:
         self._stream.close()
 
 
+def is_run(root: Path) -> bool:
+    """Say whether a folder calls itself a run, readable or not."""
+    return _is_there(root / _MARKER)
+
+
 def _is_there(path: Path) -> bool:
     """Say whether a path exists.
 

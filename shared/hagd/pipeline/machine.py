@@ -1,8 +1,10 @@
-"""What the machine has left for a stage."""
+"""What the machine has left for a stage, and what a stage has taken."""
 
 import os
 from pathlib import Path
 from typing import Final
+
+import psutil
 
 _GROUP: Final = Path("/sys/fs/cgroup")
 
@@ -10,6 +12,11 @@ _GROUP: Final = Path("/sys/fs/cgroup")
 def available_bytes() -> int:
     """Give the memory that is free, or can be made free: of the machine, or of the container where that is less."""
     return min(_of_machine(), _of_container())
+
+
+def resident_bytes() -> int:
+    """Give the memory that this process holds now."""
+    return psutil.Process().memory_info().rss
 
 
 def _of_machine() -> int:

@@ -105,8 +105,7 @@ class SparseTrainer:
             NonFiniteError: the loss is NaN or infinite; the weights are left as they were.
         """
         encoder = self.encoder if k is None else replace(self.encoder, k=k)
-        dense = encoder.k * (_DENSE_HALF if encoder.half else _DENSE) >= len(self.idle)
-        take = dense_step if dense else sparse_step
+        take = dense_step if is_dense(encoder.k, len(self.idle), half=encoder.half) else sparse_step
         favour = self.favour.exp() if balanced and self.balance else None
         result = take(self.weights, x, out, encoder, self.variance, importance, favour)
         if not torch.isfinite(torch.tensor(result.loss)):
@@ -195,6 +194,11 @@ class SparseTrainer:
         for name in _ROWS:
             if name in rows:
                 result.gradients[name].index_add_(0, dead, rebuilt.gradients[name], alpha=self.auxiliary)
+
+
+def is_dense(k: int, n_features: int, *, half: bool) -> bool:
+    """Say whether a step works on whole matrices."""
+    return k * (_DENSE_HALF if half else _DENSE) >= n_features
 
 
 def state_of_trainers(trainers: Mapping[int, SparseTrainer]) -> dict[str, np.ndarray]:

@@ -26,6 +26,7 @@ from hagd.models.loading import LoadedModel
 Target = Literal["hf", "circuit-tracer"]
 ROW_TOKENS, MOST_ROWS = 128, 64
 """How much of a text a probe reads."""
+_TOLD = ("n_features", "k")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def convert(
 
     Args:
         out: a folder that is empty or does not exist; it appears when it is complete.
-        text: what to measure on, in the model's language.
+        text: what to measure on, in the model's language; without one, what was measured before is passed on.
         any_name: see `check_belongs`.
 
     Raises:
@@ -64,9 +65,10 @@ def convert(
             f"a cross-layer transcoder has no place in the layout {target}, which holds one dictionary per layer",
             "use it from Python: hagd.dictionaries.formats.registry.read_folder",
         )
+    measured = [asdict(it) for it in quality] or [_plain(it) for it in found.measured]
     belongings = Belongings(loaded.name, loaded.revision, loaded.digest, found.source_format)
     try:
-        _publish(out, lambda partial: _write(content, partial, target, belongings, quality))
+        _publish(out, lambda partial: _write(content, partial, target, belongings, measured))
     except (OSError, SafetensorError) as error:
         raise InvalidInputError(f"{out} cannot be written: {error}", "choose another folder, or free space") from error
     return Converted(content, found.space, quality)
@@ -125,10 +127,15 @@ def _write(
     folder: Path,
     target: Target,
     belongings: Belongings,
-    quality: tuple[Quality, ...],
+    measured: Sequence[Mapping[str, Any]],
 ) -> None:
     if target == "circuit-tracer":
         circuit_tracer.write(dictionaries, folder, belongings.base_model)
         return
-    metrics: dict[str, Any] = {"layers": [asdict(it) for it in quality]} if quality else {}
+    metrics: dict[str, Any] = {"layers": measured} if measured else {}
     hugging_face.write(dictionaries, folder, belongings, metrics)
+
+
+def _plain(measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the numbers among what was measured: a card has no room for histograms, and tells sparsity itself."""
+    return {name: value for name, value in measured.items() if isinstance(value, int | float) and name not in _TOLD}

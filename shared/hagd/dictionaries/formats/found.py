@@ -1,8 +1,8 @@
 """What a foreign file was found to hold, before it is folded into our input space."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -42,6 +42,8 @@ class Found:
     """Commit, branch or tag of that model."""
     digest: str | None = None
     """sha256 of that model's weights, see `weight_digest`."""
+    measured: Sequence[Mapping[str, Any]] = ()
+    """What was measured about each layer where they were made, with the number of the `layer`."""
 
 
 def make_transcoder(

@@ -1,0 +1,223 @@
+"""How long training on a corpus takes here: a few of the very steps that it will make, timed and multiplied out.
+
+Every kind of work is done as the run does it, on its shapes, for all of its layers. Layers are alike, so a few
+dictionaries stand in for all of them, which keeps the memory small; they are more than one, so that a layer's weights
+are out of the processor's caches again when its turn comes, as they will be.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+import torch
+
+from hagd.artifacts.document import Document
+from hagd.corpora.corpus import Corpus
+from hagd.dictionaries.least_squares import LeastSquares
+from hagd.dictionaries.storage import dictionaries_to_document
+from hagd.models.language_model import LanguageModel
+from hagd.models.trunk import Passage, run_trunk
+from hagd.pipeline.contract import StageContext
+from hagd_transcoder.domain.corpus_evaluation import (
+    ALONE_TOKENS,
+    FITTED_TOKENS,
+    MEASURED_TOKENS,
+    REPLACED_TOKENS,
+    LayerSums,
+    batches_of,
+    divergence,
+    fit_batch,
+    log_probabilities,
+    measure_batch,
+)
+from hagd_transcoder.domain.corpus_plan import SCALE_TOKENS, CorpusPlan
+from hagd_transcoder.domain.corpus_training import start_layers, step_layers, windows_of_step
+from hagd_transcoder.domain.schedules import annealed
+from hagd_transcoder.domain.sparse.trainer import SparseTrainer, state_of_trainers
+from hagd_transcoder.domain.traced_evaluation import trace_prompts
+
+_STAND_INS: Final = 4
+"""Layers whose dictionaries are made."""
+_SLICES: Final = 10
+"""Parts of the schedule whose middles are timed."""
+_DEAD: Final = 0.25
+"""Share of the features that is taken to be dead once one can be: to revive them costs time, and nobody knows how many
+there will be."""
+
+Seconds = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class TrainingTime:
+    """Seconds by kind of work."""
+
+    start: float
+    steps: float
+    checkpoints: float
+    measuring: float
+    tracing: float
+    storing: float
+
+    @property
+    def total(self) -> float:
+        return self.start + self.steps + self.checkpoints + self.measuring + self.tracing + self.storing
+
+
+@torch.no_grad()
+def time_training(
+    model: LanguageModel,
+    corpus: Corpus,
+    plan: CorpusPlan,
+    context: StageContext,
+    *,
+    shards: int = 1,
+    traced: int = 0,
+    clock: Seconds = time.monotonic,
+) -> TrainingTime:
+    """Estimate the seconds of a plan.
+
+    Args:
+        model: whose MLPs they are.
+        corpus: what is trained and measured on.
+        plan: what is trained.
+        context: keeps the checkpoint that is timed.
+        shards: parts of the layers, trained one after the other.
+        traced: held-out prompts that are traced at the end.
+        clock: seconds from any moment.
+
+    Raises:
+        NonFiniteError: as `train_on_corpus`.
+    """
+    windows, n_layers = corpus.windows("train"), len(plan.layers)
+    some = plan.layers[:: -(-n_layers // _STAND_INS)]
+    began = clock()
+    made = start_layers(model, windows, replace(plan, layers=some))
+    started = clock() - began
+    stand_ins = {layer: made[some[number % len(some)]] for number, layer in enumerate(plan.layers)}
+    steps, run = _time_steps(model, corpus, plan, stand_ins, context, clock)
+    kept = _time_checkpoint(made, context, clock) / len(some) * n_layers
+    stored = _time_storing(made, clock) / len(some) * n_layers
+    # Each shard runs the model for itself.
+    again = (shards - 1) * run * plan.steps
+    n_checkpoints = 0 if plan.steps < 2 else (plan.steps - 1) // max(1, plan.steps // plan.checkpoints)
+    at_start = min(started, run * max(1, min(len(windows), SCALE_TOKENS // corpus.context)) / plan.windows)
+    return TrainingTime(
+        start=at_start + (started - at_start) * n_layers / len(some),
+        steps=steps + again,
+        checkpoints=n_checkpoints * kept,
+        measuring=_time_measuring(model, corpus, plan, stand_ins, context, clock),
+        tracing=traced * _time_prompt(model, corpus, stand_ins, context, clock) if traced else 0.0,
+        storing=stored * (1 if shards == 1 else 2),
+    )
+
+
+def _time_steps(
+    model: LanguageModel,
+    corpus: Corpus,
+    plan: CorpusPlan,
+    trainers: Mapping[int, SparseTrainer],
+    context: StageContext,
+    clock: Seconds,
+) -> tuple[float, float]:
+    """Give the seconds of all steps, and those that one run of the model takes."""
+    windows = corpus.windows("train")
+    # Weights stay where they start, so that no mixture of layers is learnt.
+    still = replace(plan, learning_rate=0.0)
+    middles = [int((number + 0.5) / _SLICES * plan.steps) for number in range(_SLICES)]
+    timed: dict[tuple[int, bool], float] = {}
+
+    def kind(step: int) -> tuple[int, bool]:
+        oldest = next(iter(trainers.values())).dead_after
+        return annealed(step, plan.steps, plan.k_start, plan.k), step * plan.updates > oldest
+
+    def take(step: int) -> float:
+        if kind(step)[1]:
+            for trainer in trainers.values():
+                trainer.idle[: int(_DEAD * len(trainer.idle))] = trainer.dead_after + 1
+        began = clock()
+        batch = windows.batch(windows_of_step(len(windows), plan.windows, step, plan.seed))
+        step_layers(model, batch, trainers, still, step)
+        return clock() - began
+
+    take(0)
+    for number, step in enumerate(middles):
+        context.progress(number, _SLICES, "timing steps")
+        if kind(step) not in timed:
+            timed[kind(step)] = take(step)
+    batch = windows.batch(windows_of_step(len(windows), plan.windows, 0, plan.seed))
+    began = clock()
+    run_trunk(model, batch.tokens, _look_on, upto=max(plan.layers), half=plan.half)
+    run = clock() - began
+    mean = sum(timed[kind(step)] for step in middles) / _SLICES
+    return mean * plan.steps, run
+
+
+def _look_on(layer: int, passage: Passage) -> None:
+    """Let every MLP answer for itself."""
+
+
+def _time_checkpoint(made: Mapping[int, SparseTrainer], context: StageContext, clock: Seconds) -> float:
+    began = clock()
+    context.save_checkpoint(1, Document({"kind": "corpus-training"}, state_of_trainers(made)))
+    return clock() - began
+
+
+def _time_storing(made: Mapping[int, SparseTrainer], clock: Seconds) -> float:
+    began = clock()
+    dictionaries_to_document({layer: it.dictionary(layer) for layer, it in made.items()}, {}).encode()
+    return clock() - began
+
+
+def _time_prompt(
+    model: LanguageModel,
+    corpus: Corpus,
+    trainers: Mapping[int, SparseTrainer],
+    context: StageContext,
+    clock: Seconds,
+) -> float:
+    dictionaries = {layer: it.dictionary(layer) for layer, it in trainers.items()}
+    began = clock()
+    trace_prompts(model, dictionaries, corpus.windows("held-out"), 1, context)
+    return clock() - began
+
+
+def _time_measuring(
+    model: LanguageModel,
+    corpus: Corpus,
+    plan: CorpusPlan,
+    trainers: Mapping[int, SparseTrainer],
+    context: StageContext,
+    clock: Seconds,
+) -> float:
+    """Give the seconds that measuring takes: one batch of every kind, times how many there are."""
+    context.progress(0, 1, "timing how dictionaries are measured")
+    train, held_out, width = corpus.windows("train"), corpus.windows("held-out"), model.config.d_model
+    dictionaries = {layer: it.dictionary(layer) for layer, it in trainers.items()}
+    sums = {layer: LayerSums(it, LeastSquares.empty(width, 2 * width)) for layer, it in dictionaries.items()}
+
+    def timed(work: Callable[[], object]) -> float:
+        began = clock()
+        work()
+        return clock() - began
+
+    fitted, measured = batches_of(train, FITTED_TOKENS, plan.seed), batches_of(held_out, MEASURED_TOKENS, plan.seed)
+    replaced = batches_of(held_out, REPLACED_TOKENS, plan.seed)
+    fit = timed(lambda: fit_batch(model, sums, fitted[0][0]))
+    began = clock()
+    maps = {layer: it.fit.solve() for layer, it in sums.items()}
+    solve = clock() - began
+    measure = timed(lambda: measure_batch(model, sums, maps, *measured[0]))
+    batch = replaced[0][0]
+    plain = timed(lambda: log_probabilities(model, batch, {}))
+    instead = timed(lambda: log_probabilities(model, batch, dictionaries))
+    found = log_probabilities(model, batch, {})
+    differ = timed(lambda: divergence(found, found))
+    alone = len(batches_of(held_out, ALONE_TOKENS, plan.seed)[0][0].tokens) / len(batch.tokens)
+    return (
+        len(fitted) * fit
+        + solve
+        + len(measured) * measure
+        + len(replaced) * (2 * plain + instead + 2 * differ)
+        + alone * ((1 + len(dictionaries)) * plain + len(dictionaries) * differ + max(0.0, instead - plain))
+    )

@@ -1,0 +1,119 @@
+"""What training on a corpus holds in memory, in closed form, so that a run that cannot fit is refused at its beginning.
+
+Four phases follow each other: finding where to start, steps, keeping a checkpoint, measuring. Each is counted above
+what the process holds before it begins (interpreter, model, corpus), and the largest counts. Only what grows with the
+plan is counted.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from hagd.corpora.corpus import Windows
+from hagd.errors import InvalidInputError
+from hagd.models.language_model import LanguageModel
+from hagd_transcoder.domain.corpus_evaluation import BATCH_TOKENS
+from hagd_transcoder.domain.corpus_plan import SCALE_TOKENS, CorpusPlan
+from hagd_transcoder.domain.sparse.trainer import is_dense
+
+_FLOAT: Final = 4
+_DOUBLE: Final = 8
+_LIVE: Final = 4
+"""Copies of the weights while they learn: themselves, their gradients, two moments."""
+_KEPT: Final = 9
+"""Copies while a checkpoint is kept: weights and moments as arrays, serialised, and as bytes."""
+_STORED: Final = 3
+"""Copies while the result is: the one that training gave, serialised, and as bytes."""
+_SPARSE: Final = 3
+_DENSE: Final = 9
+"""Tensors of tokens by features that a step holds on either path."""
+_PER_KEPT: Final = 16
+"""Numbers of four bytes that the sparse path holds for every kept activation."""
+_VOCABULARIES: Final = 6
+"""Tensors of tokens by vocabulary while replaced MLPs are measured: three runs, and the divergence of two."""
+_SHARE: Final = 0.9
+"""Of the memory that is there, what may be used."""
+
+
+@dataclass(frozen=True)
+class TrainingMemory:
+    """Bytes above what the process holds beforehand, by phase."""
+
+    start: int
+    steps: int
+    checkpoint: int
+    measuring: int
+
+    @property
+    def peak_bytes(self) -> int:
+        return max(self.start, self.steps, self.checkpoint, self.measuring)
+
+
+def training_memory(
+    plan: CorpusPlan, model: LanguageModel, windows: Windows, *, trained: int | None = None
+) -> TrainingMemory:
+    """Count the bytes of a plan.
+
+    Args:
+        plan: what is trained.
+        model: whose MLPs they are.
+        windows: what is trained on.
+        trained: layers that one worker trains, where shards divide them; all of the plan when None.
+    """
+    shape, context = model.config, windows.corpus.context
+    layer, n_layers = _weight_bytes(plan, model), len(plan.layers)
+    own = (n_layers if trained is None else trained) * layer
+    tokens, scale = plan.windows * context, min(SCALE_TOKENS, len(windows) * context)
+    least_squares = n_layers * 5 * shape.d_model**2 * _DOUBLE
+    vocabularies = _VOCABULARIES * BATCH_TOKENS * shape.vocab_size * _FLOAT
+    measured = _run_bytes(model, BATCH_TOKENS, context) + 3 * BATCH_TOKENS * plan.start.n_features * _FLOAT
+    return TrainingMemory(
+        start=own + layer + _run_bytes(model, scale, context),
+        steps=_LIVE * own + _run_bytes(model, tokens, context) + _step_bytes(plan, -(-tokens // plan.updates)),
+        checkpoint=(_LIVE + (_KEPT if plan.steps > 1 else 0)) * own,
+        measuring=n_layers * layer * 4 // 3 + max(least_squares + vocabularies + measured, _STORED * n_layers * layer),
+    )
+
+
+def usable_bytes(available_bytes: int) -> int:
+    """Give what training may fill of the memory that is there: the rest is for what the count leaves out."""
+    return int(_SHARE * available_bytes)
+
+
+def require_memory(found: TrainingMemory, available_bytes: int) -> None:
+    """Refuse training that does not fit into the memory that is there.
+
+    Raises:
+        InvalidInputError: says how much is missing and what takes less.
+    """
+    there = usable_bytes(available_bytes)
+    if found.peak_bytes > there:
+        raise InvalidInputError(
+            f"training takes about {found.peak_bytes / 2**30:.1f} GiB more, and {there / 2**30:.1f} GiB are there",
+            "train fewer layers at a time (corpus-transcoder.layers, shards), fewer features, or smaller batches",
+        )
+
+
+def _weight_bytes(plan: CorpusPlan, model: LanguageModel) -> int:
+    """Give the bytes of one layer's weights."""
+    shape, matrices = model.config, 2 if model.blocks[0].mlp.w_gate is None else 3
+    rows = plan.start.n_features * (matrices * shape.d_model + matrices - 1)
+    return (rows + shape.d_model + (shape.d_model**2 if plan.start.skip else 0)) * _FLOAT
+
+
+def _run_bytes(model: LanguageModel, tokens: int, context: int) -> int:
+    """Give the bytes that the run of the model holds in one layer: residuals, and the MLP's or attention's own."""
+    shape = model.config
+    return tokens * (10 * shape.d_model + max(4 * shape.d_mlp, 3 * shape.n_heads * context)) * _FLOAT
+
+
+def _step_bytes(plan: CorpusPlan, tokens: int) -> int:
+    """Give the bytes that the step of one layer holds beside its weights, at its worst."""
+    n_features = plan.start.n_features
+    found = 0
+    for k in (plan.k_start, plan.k):
+        if is_dense(k, n_features, half=plan.half):
+            found = max(found, _DENSE * tokens * n_features * (_FLOAT // 2 if plan.half else _FLOAT))
+        else:
+            cells = _SPARSE * tokens * n_features // (2 if plan.half else 1) + _PER_KEPT * tokens * k
+            found = max(found, cells * _FLOAT)
+    return found
