@@ -5,8 +5,8 @@ Layers learn apart, so they may be trained in shards, each with every so many la
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
 
 from hagd.artifacts.document import Document
 from hagd.corpora.corpus import Corpus
@@ -35,9 +35,20 @@ BATCH_TOKENS = 2048
 LEAST_BATCH_TOKENS = 256
 LEAST_UPDATES = 1000
 BUFFER_TOKENS = 4096
-LEARNING_RATE = 5e-3
-"""At `BATCH_TOKENS`."""
-RANDOM_BALANCE = 0.01
+
+
+@dataclass(frozen=True)
+class _Usual:
+    """What is taken where the config says nothing."""
+
+    learning_rate: float
+    """At `BATCH_TOKENS`."""
+    auxiliary: float
+    balance: float
+
+
+_USUAL: Final = {"mlp": _Usual(5e-3, 1 / 32, 0.0), "random": _Usual(4e-3, 1 / 4, 0.02)}
+"""By where training starts."""
 
 
 def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
@@ -113,8 +124,9 @@ def make_plan(config: CorpusTranscoderConfig, model: LanguageModel, corpus: Corp
     buffer = config.buffer or max(BUFFER_TOKENS, batch)
     per_step = max(1, round(min(buffer, tokens) / per_window))
     updates = max(1, round(per_step * per_window / batch))
-    usual_rate = LEARNING_RATE * math.sqrt(per_step * per_window / updates / BATCH_TOKENS)
     place = config.start or ("random" if n_features > shape.d_mlp else "mlp")
+    usual = _USUAL[place]
+    usual_rate = usual.learning_rate * math.sqrt(per_step * per_window / updates / BATCH_TOKENS)
     activation = config.activation or ("relu" if place == "random" and not gated else "mlp")
     named = model.blocks[0].mlp.activation if activation == "mlp" else activation
     return CorpusPlan(
@@ -127,8 +139,8 @@ def make_plan(config: CorpusTranscoderConfig, model: LanguageModel, corpus: Corp
         windows=per_step,
         updates=updates,
         learning_rate=config.learning_rate or usual_rate,
-        auxiliary=config.auxiliary,
-        balance=(RANDOM_BALANCE if place == "random" else 0.0) if config.balance is None else config.balance,
+        auxiliary=usual.auxiliary if config.auxiliary is None else config.auxiliary,
+        balance=usual.balance if config.balance is None else config.balance,
         half=config.precision == "bfloat16",
         checkpoints=config.checkpoints,
         seed=config.seed,

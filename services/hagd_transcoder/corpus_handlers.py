@@ -43,12 +43,13 @@ class CorpusTranscoderConfig(BaseModel):
     """Tokens that the model reads at once, to be shuffled and divided into updates; null for 4,096, or the batch where
     that is larger."""
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    """Of Adam; null for 0.005 times the square root of the batch's share of 2,048 tokens."""
-    auxiliary: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1 / 32
-    """Weight of the loss that lets dead features rebuild what is missing."""
+    """Of Adam; null for 0.005, or 0.004 with a random start, times the square root of the batch's share of 2,048
+    tokens."""
+    auxiliary: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Weight of the loss that lets dead features rebuild what is missing; null for 1/32, or 1/4 with a random start."""
     balance: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    """How fast features that are rarely kept are favoured where features compete for k, in the first 80 % of the
-    steps; null for 0.01 with a random start and 0, which is not at all, with one at the MLP."""
+    """How fast features that are rarely kept are favoured where features compete for k, in the first 90 % of the
+    steps; null for 0.02 with a random start and 0, which is not at all, with one at the MLP."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of products in the model's run and in the steps; weights, sums and what is reported stay in float32."""
     traced: Annotated[int, Field(ge=0)] = 16

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 from hagd.errors import HagdError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from hagd.attribution.trace import Trace
     from hagd.extraction.result import Extraction
 
     __version__: str
 
-__all__ = ["Extraction", "HagdError", "__version__", "extract", "open_run"]
+__all__ = ["Extraction", "HagdError", "__version__", "extract", "open_run", "trace"]
 
 
 def extract(
@@ -66,6 +67,63 @@ def extract(
         threads=threads,
         progress=progress,
         use=use,
+        tokenizer=tokenizer,
+        config=config,
+    )
+
+
+def trace(
+    text: str,
+    model: Any,
+    *,
+    dictionaries: "str | Path" = "neurons",
+    targets: "Sequence[str]" = (),
+    against: str | None = None,
+    nodes: int | None = None,
+    heads: bool = False,
+    out: "str | Path | None" = None,
+    store: "str | Path | None" = None,
+    threads: int | None = None,
+    progress: bool = True,
+    tokenizer: Any = None,
+    **config: Any,
+) -> "Trace":
+    """Trace one prompt of a pretrained model: what each active feature does to the next token.
+
+    Args:
+        text: the prompt.
+        model: folder, hub id, `smollm2`, or a Hugging Face causal LM.
+        dictionaries: `neurons`, or a folder of dictionaries in any format that is read.
+        targets: tokens to explain; the likeliest when empty.
+        against: a token whose logit is subtracted from that of the one target.
+        nodes: how many features the graph keeps, those of the largest influence; what fits when None.
+        heads: whether attention heads are nodes of the graph.
+        out: run folder; by default one below `runs/` that the settings name.
+        store: folder of artifacts that runs share; by default that of `$HAGD_STORE`, else one inside the run folder.
+        threads: CPU threads of the worker process; all by default.
+        progress: show progress on stderr.
+        tokenizer: of a `model` in memory; a named model brings its own.
+        config: `gguf`, `revision`, and fields of a stage as `prompt={...}` or `local-graph` in a mapping.
+
+    Raises:
+        UsageError: a setting is refused.
+        StageError: a stage could not give a result.
+        RunError: the folder belongs to something else, or another process works in it.
+    """
+    from hagd.extraction import door  # noqa: PLC0415  # keeps `import hagd` cheap
+
+    return door.trace(
+        text,
+        model,
+        dictionaries=dictionaries,
+        targets=targets,
+        against=against,
+        nodes=nodes,
+        heads=heads,
+        out=out,
+        store=store,
+        threads=threads,
+        progress=progress,
         tokenizer=tokenizer,
         config=config,
     )

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import hagd
 from hagd.cli.app import run
+from hagd.errors import UsageError
 from hagd.graphs.neuronpedia import from_neuronpedia
 from integration.command_line import Answer, CommandLine
 
@@ -51,6 +53,13 @@ def test_the_graph_says_what_it_explains(ask: CommandLine) -> None:
     assert 0 < data["missed_influence"] < 10
 
 
+def test_python_gives_the_same_graph(ask: CommandLine, traced: Path) -> None:
+    found = hagd.trace(TEXT, "smollm2", nodes=300, out=traced / "x", progress=False)
+    assert found.summary() == ok(ask(*BUILD)).data
+    with pytest.raises(UsageError, match="no setting 'sizes'"):
+        hagd.trace(TEXT, "smollm2", out=traced / "y", sizes=(3,))
+
+
 def test_the_strongest_part_can_be_listed_and_exported(ask: CommandLine, traced: Path) -> None:
     pruned = ok(ask("graph", "prune", "x", "--json")).data
     assert {"token@0", "token@4", "target.0"} <= set(pruned["nodes"])
@@ -81,7 +90,7 @@ def test_with_heads_as_nodes_nothing_else_leaves_its_position(ask: CommandLine) 
     split = ("--into", "target.0", "--from", "token@3", "--json")
     ours, theirs = (ok(ask("graph", "heads", run, *split)).data for run in ("y", "x"))
     assert ours["weight"] == pytest.approx(theirs["weight"], rel=1e-3, abs=1e-5)
-    refused = ask("graph", "export", "y", "--format", "neuronpedia", "--json")
+    refused = ask("graph", "export", "y", "--format", "neuronpedia", "--to", "y.json", "--json")
     assert refused.code == 2
     assert "--heads" in refused.error["hint"]
 

@@ -8,8 +8,8 @@ def annealed(step: int, steps: int, first: int, last: int) -> int:
 
 
 def is_balanced(step: int, steps: int) -> bool:
-    """Say whether rare features are favoured at a step: in the first 80 % of the steps."""
-    return step < 0.8 * steps
+    """Say whether rare features are favoured at a step: in the first 90 % of the steps."""
+    return step < 0.9 * steps
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:

@@ -14,6 +14,8 @@ from torch import Tensor
 from hagd.dictionaries.dictionary import Dictionary, neurons_of
 from hagd.models.language_model import Mlp
 
+_READ: Final = 0.5
+"""Standard deviation of the pre-activations of random encoders."""
 _WRITTEN: Final = 0.03
 """Norm of a random decoder, beside the distance of the MLP's output to its mean."""
 
@@ -99,14 +101,14 @@ def _at_mlp(
 def _at_random(
     n_features: int, mlp: Mlp, x: Float[Tensor, "token d_model"], generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Give encoders whose pre-activations have a variance of about one, and decoders that write little: a step of the
+    """Give encoders whose pre-activations are about `_READ`, and decoders that write little: a step of the
     optimiser, which is as large for every weight, then turns encoders by little and decoders by much."""
     out = mlp(x)
     mean, reads = out.mean(0), x.square().sum(-1).mean().sqrt()
     writes = _WRITTEN * (out - mean).square().sum(-1).mean().sqrt()
 
     def read() -> Tensor:
-        return torch.randn(x.shape[-1], n_features, generator=generator) / reads
+        return _READ * torch.randn(x.shape[-1], n_features, generator=generator) / reads
 
     directions = torch.randn(n_features, out.shape[-1], generator=generator)
     tensors = {"w_enc": read(), "b_enc": torch.zeros(n_features), "b_dec": mean}

@@ -1,22 +1,27 @@
-"""The Python door: `hagd.extract` and `hagd.open_run`."""
+"""The Python door: `hagd.extract`, `hagd.trace` and `hagd.open_run`."""
 
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from hagd.artifacts.filesystem import storage_error
 from hagd.errors import InvalidInputError, UsageError
+from hagd.extraction.opened import OpenRun
 from hagd.extraction.plan import EXTRACT, PRINCIPAL, build_plan, default_folder
+from hagd.extraction.prompt_plan import PROMPT_STAGES, TRACE, PromptSettings, build_prompt_plan, prompt_folder
 from hagd.extraction.result import Extraction
 from hagd.extraction.running import run_request
 from hagd.extraction.settings import STAGES, Settings
 from hagd.pipeline.request import Request
 from hagd.pipeline.shared_store import store_folder
 from hagd.telemetry.progress import ProgressView, progress_view
+
+if TYPE_CHECKING:
+    from hagd.attribution.trace import Trace
 
 Pairs = str | Path | Iterable[Mapping[str, Any]]
 """A file of prompt pairs, or the pairs themselves: what its lines hold."""
@@ -41,18 +46,45 @@ def extract(
     out = None if out is None else Path(out).absolute()
     if out is None and ((pairs is not None and not isinstance(pairs, str | Path)) or _is_module(model)):
         raise UsageError("a model or pairs in memory need a folder to be kept in", "add out=FOLDER")
-    settings = _settings(task, _model_path(model, tokenizer, out), _prompts_path(pairs, out), config)
+    named, overrides = _sorted(config, _NAMED, STAGES)
+    model_path, prompts = _model_path(model, tokenizer, out), _prompts_path(pairs, out)
+    settings = Settings(task=task, model=model_path, prompts=prompts, overrides=overrides, **named)
     plan = build_plan(settings, use=use)
     folder = out or default_folder(settings, plan)
-    view = (
-        progress_view([entry.stage_id for entry in plan], quiet=not progress)
-        if isinstance(progress, bool)
-        else progress
-    )
     request = Request(PRINCIPAL, EXTRACT, plan, labels={"command": "hagd.extract"})
-    state = run_request(folder, request, view=view, store=store_folder(store), threads=threads)
-    state.raise_for_failure()
-    return Extraction.open(folder, state.run_id)
+    return Extraction.open(folder, _run(folder, request, store, threads, progress))
+
+
+def trace(
+    text: str,
+    model: Any,
+    *,
+    dictionaries: str | Path,
+    targets: Sequence[str],
+    against: str | None,
+    nodes: int | None,
+    heads: bool,
+    out: str | Path | None,
+    store: str | Path | None,
+    threads: int | None,
+    progress: bool | ProgressView,
+    tokenizer: Any,
+    config: Mapping[str, Any],
+) -> "Trace":
+    """Trace one prompt; see `hagd.trace`."""
+    # The driver of a run does without torch; only who holds a trace needs it.
+    from hagd.attribution.trace import Trace  # noqa: PLC0415
+
+    out = None if out is None else Path(out).absolute()
+    if out is None and _is_module(model):
+        raise UsageError("a model in memory needs a folder to be kept in", "add out=FOLDER")
+    named, overrides = _sorted(config, {"gguf", "revision"}, PROMPT_STAGES)
+    settings = Settings(model=_model_path(model, tokenizer, out), overrides=overrides, **named)
+    asked = PromptSettings(text, str(dictionaries), tuple(targets), against, nodes, heads)
+    plan = build_prompt_plan(settings, asked)
+    folder = out or prompt_folder(settings, plan)
+    request = Request(PRINCIPAL, TRACE, plan, labels={"command": "hagd.trace"})
+    return Trace.of(OpenRun.open(folder, _run(folder, request, store, threads, progress)).document)
 
 
 def open_run(folder: str | Path, run_id: str | None = None) -> Extraction:
@@ -60,22 +92,34 @@ def open_run(folder: str | Path, run_id: str | None = None) -> Extraction:
     return Extraction.open(folder, run_id)
 
 
-def _settings(task: str | None, model: str | None, prompts: Path | None, config: Mapping[str, Any]) -> Settings:
+def _run(
+    folder: Path, request: Request, store: str | Path | None, threads: int | None, progress: bool | ProgressView
+) -> str:
+    """Run a request in a folder; give the id of the run."""
+    stages = [entry.stage_id for entry in request.plan]
+    view = progress_view(stages, quiet=not progress) if isinstance(progress, bool) else progress
+    state = run_request(folder, request, view=view, store=store_folder(store), threads=threads)
+    state.raise_for_failure()
+    return state.run_id
+
+
+def _sorted(
+    config: Mapping[str, Any], names: Set[str], stages: Iterable[str]
+) -> tuple[dict[str, Any], dict[str, Mapping[str, Any]]]:
     """Sort keywords into named settings and configs of stages."""
-    unknown = sorted(set(config) - _NAMED - set(STAGES))
-    if unknown:
-        known = ", ".join(sorted(_NAMED | set(STAGES)))
-        raise UsageError(f"extract() knows no setting {unknown[0]!r}", f"settings: {known}")
-    named = {name: value for name, value in config.items() if name in _NAMED}
+    known = names | set(stages)
+    if unknown := sorted(set(config) - known):
+        raise UsageError(f"there is no setting {unknown[0]!r}", f"settings: {', '.join(sorted(known))}")
+    named = {name: value for name, value in config.items() if name in names}
     if "sizes" in named:
         named["sizes"] = tuple(named["sizes"])
     overrides: dict[str, Mapping[str, Any]] = {}
-    for stage in sorted(set(config) & set(STAGES)):
+    for stage in sorted(set(config) - names):
         given: Any = config[stage]
         if not isinstance(given, Mapping):
             raise UsageError(f"{stage} must be a mapping of fields, not {given!r}", f"write {stage}={{'field': 1}}")
         overrides[stage] = cast("Mapping[str, Any]", given)
-    return Settings(task=task, model=model, prompts=prompts, overrides=overrides, **named)
+    return named, overrides
 
 
 def _is_module(model: Any) -> bool:

@@ -26,7 +26,7 @@ _NEWEST = 0.05
 """Weight of the newest batch in the moving average."""
 _REVIVED = 64
 """Dead features that may rebuild the error of one token."""
-_RARE = 0.2
+_RARE = 0.3
 """Share of the average use below which a feature is favoured more from step to step, and above which less."""
 _USE_TOKENS = 5000
 """Tokens over which use is averaged."""
