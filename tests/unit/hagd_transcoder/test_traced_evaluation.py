@@ -31,7 +31,8 @@ def test_nothing_goes_past_neurons_and_much_past_neurons_that_write_elsewhere() 
 
 
 def test_the_stage_reports_a_trained_dictionary_as_better_than_its_control() -> None:
-    document = run(inputs(), {**CONFIG, "tokens": 6000, "traced": 20}, RecordingContext())["dictionaries"]
+    config = {**CONFIG, "start": "mlp", "tokens": 6000, "traced": 20}
+    document = run(inputs(), config, RecordingContext())["dictionaries"]
     found: dict[str, Any] = document.content["metrics"]
     assert found["completeness"] > found["completeness_control"] + 0.05
     assert found["error_credit"] < found["error_credit_control"] - 0.05
