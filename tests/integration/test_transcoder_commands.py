@@ -78,7 +78,7 @@ def test_memory_is_told_within_a_quarter_of_what_the_worker_then_takes(
     (taken,) = (it for it in OpenRun.open(Path("x")).state.stages if it.stage_id == "corpus-transcoder")
     held = estimate["parts"]["memory_bytes"]["held"]
     assert estimate["fits"]
-    assert estimate["peak_bytes"] > 1.3 * held
+    assert estimate["peak_bytes"] > held + (256 << 20)
     assert estimate["peak_bytes"] == pytest.approx(taken.peak_rss_bytes, rel=0.25)
 
 

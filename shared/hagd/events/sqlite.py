@@ -9,6 +9,7 @@ import queue
 import secrets
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -46,6 +47,9 @@ RETURNING position, topic, body, at, attempts, failures
 """
 _BATCH: Final = 64
 _BUSY_SECONDS: Final = 30.0
+_RETRY_SECONDS: Final = 0.02
+_PRIMARY_CODE: Final = 0xFF
+"""The part of an extended error code of SQLite that says what kind it is."""
 
 
 class SqliteEventLog:
@@ -178,13 +182,28 @@ class SqliteEventLog:
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
+        _write_ahead(connection)
         connection.execute("PRAGMA synchronous = FULL")
         connection.executescript(_SCHEMA)
     except sqlite3.Error:
         connection.close()
         raise
     return connection
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Choose the write-ahead log. SQLite does not wait for others here, so of several that open a new file at once some
+    are told that it is locked."""
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & _PRIMARY_CODE != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                raise
+            time.sleep(_RETRY_SECONDS)
+        else:
+            return
 
 
 def _run_together(connection: sqlite3.Connection, calls: list[_Call]) -> None:

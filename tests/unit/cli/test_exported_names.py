@@ -6,7 +6,7 @@ import hagd
 
 
 def test_exported_names_are_listed_and_sorted() -> None:
-    assert hagd.__all__ == ["Extraction", "HagdError", "__version__", "extract", "open_run"]
+    assert hagd.__all__ == ["Extraction", "HagdError", "__version__", "extract", "open_run", "trace"]
     assert sorted(hagd.__all__) == hagd.__all__
 
 
@@ -25,5 +25,5 @@ def test_nothing_public_is_unlisted_but_subpackages() -> None:
 
 
 def test_every_function_says_what_it_does_and_raises() -> None:
-    for function in (hagd.extract, hagd.open_run):
+    for function in (hagd.extract, hagd.open_run, hagd.trace):
         assert "Raises:" in (function.__doc__ or "")

@@ -5,6 +5,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -104,3 +106,19 @@ def test_a_full_disk_is_named_and_what_was_answered_stays(tmp_path: Path, monkey
             log.append("t", event(f"{written:04d}" * 100))
     assert len(log.read("t", limit=10**4)) == written > 0
     log.close()
+
+
+def test_many_may_open_a_new_file_at_once(tmp_path: Path) -> None:
+    """SQLite waits for nobody when it turns to its write-ahead log; of some hundred openings a few met that."""
+    for number in range(40):
+        path, start = tmp_path / str(number), threading.Barrier(8)
+
+        def open_one(_: int, path: Path = path, start: threading.Barrier = start) -> list[object]:
+            start.wait()
+            log = SqliteEventLog(path)
+            found: list[object] = [*log.waiting(["t"])]
+            log.close()
+            return found
+
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(open_one, range(8))) == [[]] * 8
