@@ -5,14 +5,14 @@
 
 import sys
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from benchmarks.cluster.place import Place, running_place
 from benchmarks.cluster.stages import STAGES
 from benchmarks.runtime import artifact, burst, computed, driver, scaling
-from benchmarks.tables import Row, report
+from benchmarks.tables import Row, run
 from hagd.pipeline.stages import discover_stages
 
 MEASURES: dict[str, Callable[[Place], list[Row]]] = {
@@ -25,24 +25,15 @@ MEASURES: dict[str, Callable[[Place], list[Row]]] = {
 }
 
 
-def main(names: list[str]) -> int:
-    """Measure the rows of these names, all of them when there are none; each on servers of its own."""
-    if unknown := sorted(set(names) - set(MEASURES)):
-        sys.stderr.write(f"unknown: {', '.join(unknown)}; there are {', '.join(MEASURES)}\n")
-        return 2
-    rows: list[Row] = []
-    seconds: dict[str, float] = {}
-    for name in names or MEASURES:
-        began = time.monotonic()
-        with (
-            tempfile.TemporaryDirectory(prefix="hagd-bench-") as folder,
-            running_place(Path(folder), [*discover_stages(), *STAGES]) as place,
-        ):
-            rows += MEASURES[name](place)
-        seconds[name] = round(time.monotonic() - began, 1)
-        sys.stderr.write(f"{name}: {seconds[name]:.0f} s\n")
-    return report("Runtime over Kafka and MinIO", "bench-runtime", rows, {"seconds": seconds})
+def on_own_servers(measure: Callable[[Place], list[Row]]) -> list[Row]:
+    """Give the rows of one measure, on servers that serve nothing else."""
+    with (
+        tempfile.TemporaryDirectory(prefix="hagd-bench-") as folder,
+        running_place(Path(folder), [*discover_stages(), *STAGES]) as place,
+    ):
+        return measure(place)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    found = {name: partial(on_own_servers, measure) for name, measure in MEASURES.items()}
+    sys.exit(run("Runtime over Kafka and MinIO", "bench-runtime", found, sys.argv[1:]))

@@ -1,9 +1,12 @@
 """Every edge of a local graph is the effect of an intervention, all else clamped, and the edges into a node add up."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from hagd.attribution.build import LocalGraphConfig, PromptText, build_local_graph, silent
 from hagd.attribution.frozen import FrozenPrompt
@@ -35,16 +38,21 @@ def sources(graph: LocalGraph) -> list[Source]:
     return [*features, *errors, *(("token", -1, pos, 0) for pos in range(graph.n_pos))]
 
 
+def edges_are_effects(graph: LocalGraph, simulation: Simulation, directions: Tensor, columns: Sequence[Source]) -> None:
+    """Let every source write half as much again, and compare what moves with its column of the graph."""
+    before = simulation.scalars({}, directions)
+    torch.testing.assert_close(torch.from_numpy(graph.scalars).double(), before, rtol=1e-5, atol=1e-5)
+    for column, source in enumerate(columns):
+        effect = (simulation.scalars({source: 1.5}, directions) - before) / 0.5
+        torch.testing.assert_close(torch.from_numpy(graph.rows[:, column]), effect, rtol=1e-7, atol=1e-9)
+
+
 @pytest.mark.parametrize("kind", DICTIONARIES)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_edge_is_the_effect_of_its_source_with_all_else_clamped(architecture: str, kind: str) -> None:
     frozen = frozen_prompt(architecture, kind)
-    graph, simulation, directions = graph_of(frozen), Simulation(frozen), ends(frozen).directions
-    before = simulation.scalars({}, directions)
-    torch.testing.assert_close(torch.from_numpy(graph.scalars).double(), before, rtol=1e-5, atol=1e-5)
-    for column, source in enumerate(sources(graph)):
-        effect = (simulation.scalars({source: 1.5}, directions) - before) / 0.5
-        torch.testing.assert_close(torch.from_numpy(graph.rows[:, column]), effect, rtol=1e-7, atol=1e-9)
+    graph = graph_of(frozen)
+    edges_are_effects(graph, Simulation(frozen), ends(frozen).directions, sources(graph))
     assert abs(graph.rows).max() > 1e-2
 
 
