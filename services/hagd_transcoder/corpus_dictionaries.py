@@ -1,6 +1,8 @@
 """Run stage 1 on a corpus: derive what the config leaves open, train one dictionary per layer, measure them.
 
 Layers learn apart, so they may be trained in shards, each with every so many layers and a run of the model of its own.
+A transcoder across layers has one loss and learns whole: workers that held slices of its decoders would have to add up
+what they decode in every update, and shards never speak with each other.
 """
 
 import math
@@ -11,9 +13,11 @@ from typing import Any, Final
 from hagd.artifacts.document import Document
 from hagd.corpora.corpus import Corpus
 from hagd.corpora.storage import corpus_from_document
+from hagd.dictionaries.cross_layer import Dictionaries
 from hagd.dictionaries.dictionary import Dictionary
 from hagd.dictionaries.history import history_from_document, history_to_document, join_histories
-from hagd.dictionaries.storage import dictionaries_from_document, dictionaries_to_document
+from hagd.dictionaries.names import CROSS_LAYER
+from hagd.dictionaries.storage import any_dictionaries_to_document, dictionaries_from_document
 from hagd.errors import InvalidInputError
 from hagd.models.language_model import LanguageModel
 from hagd.models.storage import model_from_document
@@ -52,7 +56,7 @@ _USUAL: Final = {"mlp": _Usual(5e-3, 1 / 32, 0.0), "random": _Usual(4e-3, 1 / 4,
 
 
 def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
-    """Train the dictionaries of a model on a corpus. See `StageFunction`."""
+    """Train the dictionaries of a model, or one transcoder across its layers, on a corpus. See `StageFunction`."""
     model, corpus = read_inputs(inputs)
     checked = read_config(config)
     plan = make_plan(checked, model, corpus)
@@ -71,7 +75,7 @@ def run_shard(inputs: Mapping[str, Document], config: Config, context: StageCont
     layers = plan.layers[int(config["shard"]) :: whole.shards]
     trained = train_on_corpus(model, corpus.windows("train"), replace(plan, layers=layers), context)
     return {
-        "dictionaries": dictionaries_to_document(trained.dictionaries, {}),
+        "dictionaries": any_dictionaries_to_document(trained.dictionaries, {}),
         "training": history_to_document(trained.history),
     }
 
@@ -94,7 +98,8 @@ def make_plan(config: CorpusTranscoderConfig, model: LanguageModel, corpus: Corp
     """Derive what the config leaves open.
 
     Raises:
-        InvalidInputError: a layer does not exist, k exceeds the features, or there are more shards than layers.
+        InvalidInputError: a layer does not exist, k exceeds the features, there are more shards than layers, or the
+            MLPs are not such that a transcoder across layers could start at them or be like them.
     """
     shape, gated = model.config, model.blocks[0].mlp.w_gate is not None
     layers = tuple(range(shape.n_layers)) if config.layers is None else tuple(sorted(config.layers))
@@ -124,17 +129,21 @@ def make_plan(config: CorpusTranscoderConfig, model: LanguageModel, corpus: Corp
     buffer = config.buffer or max(BUFFER_TOKENS, batch)
     per_step = max(1, round(min(buffer, tokens) / per_window))
     updates = max(1, round(per_step * per_window / batch))
-    place = config.start or ("random" if n_features > shape.d_mlp else "mlp")
+    across = config.kind == CROSS_LAYER
+    no_neurons = n_features > shape.d_mlp or config.decoders == "tied" or (across and gated)
+    place = config.start or ("random" if no_neurons else "mlp")
     usual = _USUAL[place]
     usual_rate = usual.learning_rate * math.sqrt(per_step * per_window / updates / BATCH_TOKENS)
-    activation = config.activation or ("relu" if place == "random" and not gated else "mlp")
+    activation = config.activation or ("relu" if across or (place == "random" and not gated) else "mlp")
     named = model.blocks[0].mlp.activation if activation == "mlp" else activation
+    if across:
+        _check_across(place, named, gated=gated)
     return CorpusPlan(
         layers=layers,
         start=Start(n_features, place, config.skip, named),
         k_start=min(n_features, max(k, config.k_start or START_FACTOR * k)),
         k=k,
-        rule=config.rule,
+        rule=config.rule or ("batch-topk" if across else "topk"),
         steps=max(1, round(tokens / (per_step * per_window))),
         windows=per_step,
         updates=updates,
@@ -144,7 +153,21 @@ def make_plan(config: CorpusTranscoderConfig, model: LanguageModel, corpus: Corp
         half=config.precision == "bfloat16",
         checkpoints=config.checkpoints,
         seed=config.seed,
+        decoders=config.decoders if across else "own",
     )
+
+
+def _check_across(place: str, activation: str, *, gated: bool) -> None:
+    if activation != "relu":
+        raise InvalidInputError(
+            f"corpus-transcoder.activation is mlp, which is {activation}, but a cross-layer transcoder is ReLU",
+            "leave activation out",
+        )
+    if gated and place == "mlp":
+        raise InvalidInputError(
+            "corpus-transcoder.start is mlp, but these MLPs are gated and cross-layer encoders are not",
+            "leave start out",
+        )
 
 
 def memory_of(config: CorpusTranscoderConfig, plan: CorpusPlan, model: LanguageModel, corpus: Corpus) -> TrainingMemory:
@@ -163,7 +186,7 @@ def _measured(
     model: LanguageModel,
     corpus: Corpus,
     plan: CorpusPlan,
-    dictionaries: Mapping[int, Dictionary],
+    dictionaries: Dictionaries,
     config: CorpusTranscoderConfig,
     context: StageContext,
 ) -> Document:
@@ -180,4 +203,4 @@ def _measured(
         "corpus": dict(inputs["corpus"].content.get("provenance", {})),
         **found,
     }
-    return dictionaries_to_document(dictionaries, metrics)
+    return any_dictionaries_to_document(dictionaries, metrics)

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from hagd.dictionaries.names import CROSS_LAYER
 from hagd.errors import InvalidInputError
 from hagd.pipeline.contract import Config, Sharding, StageSpec
 from hagd.pipeline.fields import fields_of, read_fields
@@ -17,6 +18,11 @@ class CorpusTranscoderConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
+    kind: Literal["auto", "cross-layer"] = "auto"
+    """`auto`: a dictionary for each layer, plain beside plain MLPs and gated beside SwiGLU. `cross-layer`: one
+    transcoder whose features read one layer and write to the MLP outputs of that layer and all later ones; ReLU."""
+    decoders: Literal["untied", "tied"] = "untied"
+    """Of a cross-layer feature: one for every layer that it writes to, or the same one for all."""
     n_features: Positive | None = None
     """Features per layer; null for the width of the MLP."""
     k: Positive | None = None
@@ -25,13 +31,16 @@ class CorpusTranscoderConfig(BaseModel):
     """Features kept per token at first; null for eight times k."""
     layers: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     """Layers that get a dictionary; null for all."""
-    rule: Literal["topk", "batch-topk"] = "topk"
-    """Who competes for k: the features of a token, or those of all tokens of a step. The latter ends as JumpReLU."""
+    rule: Literal["topk", "batch-topk"] | None = None
+    """Who competes for k: the features of a token, or those of all tokens of a step. The latter ends as JumpReLU. Null
+    for the former, or across layers for the latter, since other tools know nothing else there."""
     start: Literal["mlp", "random"] | None = None
     """Where training starts: at the MLP's own weights, or at random ones; null for the latter where there are more
-    features than neurons, because what goes beyond the neurons would learn nothing beside them."""
+    features than neurons, because what goes beyond the neurons would learn nothing beside them, and for tied decoders
+    or across gated MLPs, which cannot start at neurons."""
     activation: Literal["mlp", "relu"] | None = None
-    """Of the features; null for the MLP's own, or ReLU for a random start beside an MLP without a gate."""
+    """Of the features; null for the MLP's own, or ReLU across layers and for a random start beside an MLP without a
+    gate."""
     skip: bool = True
     """Learn a linear path beside the features."""
     tokens: Positive | None = None
@@ -91,7 +100,29 @@ def read_config(config: Config) -> CorpusTranscoderConfig:
         raise InvalidInputError(
             f"corpus-transcoder.layers names {list(checked.layers)}", "name each layer once, or leave it null for all"
         )
+    _check_across(checked)
     return checked
+
+
+def _check_across(config: CorpusTranscoderConfig) -> None:
+    if config.kind != CROSS_LAYER:
+        if config.decoders != "untied":
+            raise InvalidInputError(
+                "corpus-transcoder.decoders is tied, but each dictionary writes to one layer",
+                "leave it out, or set corpus-transcoder.kind=cross-layer",
+            )
+        return
+    for name, value, usual in (("layers", config.layers, None), ("shards", config.shards, 1)):
+        if value != usual:
+            raise InvalidInputError(
+                f"corpus-transcoder.{name} is {value}, but a cross-layer transcoder learns all layers by one loss",
+                f"leave {name} out",
+            )
+    if config.decoders == "tied" and config.start == "mlp":
+        raise InvalidInputError(
+            "corpus-transcoder.start is mlp, but tied decoders have none for their own layer alone to start at",
+            "leave start out, or untie the decoders",
+        )
 
 
 def split(config: Config) -> Sequence[Config]:

@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from hagd.artifacts.document import Document
-from hagd.dictionaries.cross_layer import CrossLayerTranscoder, cross_layer_to_document
 from hagd.dictionaries.dictionary import neurons_of
 from hagd.dictionaries.formats.registry import check_belongs, read_folder
 from hagd.dictionaries.formats.spaces import fold
 from hagd.dictionaries.names import NEURONS
-from hagd.dictionaries.storage import dictionaries_to_document
+from hagd.dictionaries.storage import any_dictionaries_to_document, dictionaries_to_document
 from hagd.errors import InvalidInputError
 from hagd.models.loading import LoadedModel, load_model
 from hagd.models.storage import model_to_document
@@ -76,7 +75,4 @@ def _dictionaries(config: PromptConfig, loaded: LoadedModel) -> Document:
         )
     read = read_folder(Path(config.dictionaries).expanduser())
     check_belongs(read, loaded, any_name=config.any_name)
-    content = fold(read, loaded.model).content
-    if isinstance(content, CrossLayerTranscoder):
-        return cross_layer_to_document(content, {})
-    return dictionaries_to_document(content, {})
+    return any_dictionaries_to_document(fold(read, loaded.model).content, {})

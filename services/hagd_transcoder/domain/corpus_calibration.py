@@ -1,21 +1,22 @@
 """How long training on a corpus takes here: a few of the very steps that it will make, timed and multiplied out.
 
-Every kind of work is done as the run does it, on its shapes, for all of its layers. Layers are alike, so a few
-dictionaries stand in for all of them, which keeps the memory small; they are more than one, so that a layer's weights
-are out of the processor's caches again when its turn comes, as they will be.
+Every kind of work is done as the run does it, on its shapes, for all of its layers. Layers that learn apart are alike,
+so a few dictionaries stand in for all of them, which keeps the memory small; they are more than one, so that a layer's
+weights are out of the processor's caches again when its turn comes, as they will be. A transcoder across layers is
+made whole.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
 
 from hagd.artifacts.document import Document
+from hagd.attribution.replacement import Replacement
 from hagd.corpora.corpus import Corpus
-from hagd.dictionaries.least_squares import LeastSquares
-from hagd.dictionaries.storage import dictionaries_to_document
+from hagd.dictionaries.storage import any_dictionaries_to_document
 from hagd.models.language_model import LanguageModel
 from hagd.models.trunk import Passage, run_trunk
 from hagd.pipeline.contract import StageContext
@@ -24,17 +25,18 @@ from hagd_transcoder.domain.corpus_evaluation import (
     FITTED_TOKENS,
     MEASURED_TOKENS,
     REPLACED_TOKENS,
-    LayerSums,
     batches_of,
     divergence,
     fit_batch,
     log_probabilities,
     measure_batch,
+    sums_of,
 )
 from hagd_transcoder.domain.corpus_plan import SCALE_TOKENS, CorpusPlan
-from hagd_transcoder.domain.corpus_training import start_layers, step_layers, windows_of_step
+from hagd_transcoder.domain.corpus_training import start_layers, windows_of_step
+from hagd_transcoder.domain.layers import Layers, LayersApart
 from hagd_transcoder.domain.schedules import annealed
-from hagd_transcoder.domain.sparse.trainer import SparseTrainer, state_of_trainers
+from hagd_transcoder.domain.sparse.trainer import state_of_trainers
 from hagd_transcoder.domain.traced_evaluation import trace_prompts
 
 _STAND_INS: Final = 4
@@ -90,11 +92,14 @@ def time_training(
         NonFiniteError: as `train_on_corpus`.
     """
     windows, n_layers = corpus.windows("train"), len(plan.layers)
-    some = plan.layers[:: -(-n_layers // _STAND_INS)]
+    some = plan.layers[:: -(-n_layers // _STAND_INS)] if plan.decoders == "own" else plan.layers
     began = clock()
     made = start_layers(model, windows, replace(plan, layers=some))
     started = clock() - began
-    stand_ins = {layer: made[some[number % len(some)]] for number, layer in enumerate(plan.layers)}
+    stand_ins: Layers = made
+    if isinstance(made, LayersApart):
+        alike = {layer: made.trainers[some[number % len(some)]] for number, layer in enumerate(plan.layers)}
+        stand_ins = LayersApart(alike)
     steps, run = _time_steps(model, corpus, plan, stand_ins, context, clock)
     kept = _time_checkpoint(made, context, clock) / len(some) * n_layers
     stored = _time_storing(made, clock) / len(some) * n_layers
@@ -116,7 +121,7 @@ def _time_steps(
     model: LanguageModel,
     corpus: Corpus,
     plan: CorpusPlan,
-    trainers: Mapping[int, SparseTrainer],
+    layers: Layers,
     context: StageContext,
     clock: Seconds,
 ) -> tuple[float, float]:
@@ -128,16 +133,16 @@ def _time_steps(
     timed: dict[tuple[int, bool], float] = {}
 
     def kind(step: int) -> tuple[int, bool]:
-        oldest = next(iter(trainers.values())).dead_after
+        oldest = next(iter(layers.trainers.values())).dead_after
         return annealed(step, plan.steps, plan.k_start, plan.k), step * plan.updates > oldest
 
     def take(step: int) -> float:
         if kind(step)[1]:
-            for trainer in trainers.values():
+            for trainer in layers.trainers.values():
                 trainer.idle[: int(_DEAD * len(trainer.idle))] = trainer.dead_after + 1
         began = clock()
         batch = windows.batch(windows_of_step(len(windows), plan.windows, step, plan.seed))
-        step_layers(model, batch, trainers, still, step)
+        layers.step(model, batch, still, step)
         return clock() - began
 
     take(0)
@@ -157,26 +162,26 @@ def _look_on(layer: int, passage: Passage) -> None:
     """Let every MLP answer for itself."""
 
 
-def _time_checkpoint(made: Mapping[int, SparseTrainer], context: StageContext, clock: Seconds) -> float:
+def _time_checkpoint(made: Layers, context: StageContext, clock: Seconds) -> float:
     began = clock()
-    context.save_checkpoint(1, Document({"kind": "corpus-training"}, state_of_trainers(made)))
+    context.save_checkpoint(1, Document({"kind": "corpus-training"}, state_of_trainers(made.trainers)))
     return clock() - began
 
 
-def _time_storing(made: Mapping[int, SparseTrainer], clock: Seconds) -> float:
+def _time_storing(made: Layers, clock: Seconds) -> float:
     began = clock()
-    dictionaries_to_document({layer: it.dictionary(layer) for layer, it in made.items()}, {}).encode()
+    any_dictionaries_to_document(made.finished(), {}).encode()
     return clock() - began
 
 
 def _time_prompt(
     model: LanguageModel,
     corpus: Corpus,
-    trainers: Mapping[int, SparseTrainer],
+    layers: Layers,
     context: StageContext,
     clock: Seconds,
 ) -> float:
-    dictionaries = {layer: it.dictionary(layer) for layer, it in trainers.items()}
+    dictionaries = layers.finished()
     began = clock()
     trace_prompts(model, dictionaries, corpus.windows("held-out"), 1, context)
     return clock() - began
@@ -186,15 +191,14 @@ def _time_measuring(
     model: LanguageModel,
     corpus: Corpus,
     plan: CorpusPlan,
-    trainers: Mapping[int, SparseTrainer],
+    layers: Layers,
     context: StageContext,
     clock: Seconds,
 ) -> float:
     """Give the seconds that measuring takes: one batch of every kind, times how many there are."""
     context.progress(0, 1, "timing how dictionaries are measured")
-    train, held_out, width = corpus.windows("train"), corpus.windows("held-out"), model.config.d_model
-    dictionaries = {layer: it.dictionary(layer) for layer, it in trainers.items()}
-    sums = {layer: LayerSums(it, LeastSquares.empty(width, 2 * width)) for layer, it in dictionaries.items()}
+    train, held_out, dictionaries = corpus.windows("train"), corpus.windows("held-out"), layers.finished()
+    replacement, sums = Replacement(dictionaries, model), sums_of(dictionaries, model)
 
     def timed(work: Callable[[], object]) -> float:
         began = clock()
@@ -203,21 +207,23 @@ def _time_measuring(
 
     fitted, measured = batches_of(train, FITTED_TOKENS, plan.seed), batches_of(held_out, MEASURED_TOKENS, plan.seed)
     replaced = batches_of(held_out, REPLACED_TOKENS, plan.seed)
-    fit = timed(lambda: fit_batch(model, sums, fitted[0][0]))
+    fit = timed(lambda: fit_batch(model, replacement, sums, fitted[0][0]))
     began = clock()
     maps = {layer: it.fit.solve() for layer, it in sums.items()}
     solve = clock() - began
-    measure = timed(lambda: measure_batch(model, sums, maps, *measured[0]))
+    measure = timed(lambda: measure_batch(model, replacement, sums, maps, *measured[0]))
     batch = replaced[0][0]
-    plain = timed(lambda: log_probabilities(model, batch, {}))
-    instead = timed(lambda: log_probabilities(model, batch, dictionaries))
-    found = log_probabilities(model, batch, {})
+    plain = timed(lambda: log_probabilities(model, batch, None, ()))
+    instead = timed(lambda: log_probabilities(model, batch, replacement, sums))
+    found = log_probabilities(model, batch, None, ())
     differ = timed(lambda: divergence(found, found))
+    # Across layers, those below are encoded again for each that is replaced.
+    again = (len(sums) + 1) / 2 if replacement.across else 1
     alone = len(batches_of(held_out, ALONE_TOKENS, plan.seed)[0][0].tokens) / len(batch.tokens)
     return (
         len(fitted) * fit
         + solve
         + len(measured) * measure
         + len(replaced) * (2 * plain + instead + 2 * differ)
-        + alone * ((1 + len(dictionaries)) * plain + len(dictionaries) * differ + max(0.0, instead - plain))
+        + alone * ((1 + len(sums)) * plain + len(sums) * differ + again * max(0.0, instead - plain))
     )

@@ -5,7 +5,7 @@ document resemble each other. Position 0 is left out: its activations are unlike
 it keeps its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -14,10 +14,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from hagd.attribution.replacement import Replacement
 from hagd.corpora.corpus import Batch, Windows
-from hagd.dictionaries.dictionary import Dictionary
+from hagd.dictionaries.cross_layer import CrossLayerTranscoder, Dictionaries
 from hagd.dictionaries.least_squares import LeastSquares
 from hagd.dictionaries.metrics import recovered_share
+from hagd.dictionaries.names import CROSS_LAYER
 from hagd.errors import NonFiniteError
 from hagd.models.language_model import LanguageModel
 from hagd.models.trunk import Passage, run_trunk
@@ -25,6 +27,7 @@ from hagd.pipeline.contract import StageContext
 from hagd_transcoder.domain.corpus_training import windows_of_step
 from hagd_transcoder.domain.examples import ExamplePlan, TopWindows
 from hagd_transcoder.domain.intervals import drawn_ratios, interval
+from hagd_transcoder.domain.reconstruction import Reconstruction
 
 FITTED_TOKENS: Final = 16_384
 """Training tokens that the linear baselines are fitted on."""
@@ -42,9 +45,9 @@ _BINS: Final = 10
 
 @dataclass
 class LayerSums:
-    """What is summed over tokens for one dictionary."""
+    """What is summed over tokens for one layer."""
 
-    dictionary: Dictionary
+    layer: int
     fit: LeastSquares
     """Of outputs and, beside them, of the dictionary's errors."""
     squares: dict[str, list[Tensor]] = field(default_factory=dict[str, list[Tensor]])
@@ -69,7 +72,7 @@ class LayerSums:
 
 def evaluate_on_corpus(
     model: LanguageModel,
-    dictionaries: Mapping[int, Dictionary],
+    dictionaries: Dictionaries,
     train: Windows,
     held_out: Windows,
     context: StageContext,
@@ -82,25 +85,27 @@ def evaluate_on_corpus(
         NonFiniteError: a dictionary gives NaN or infinity.
     """
     context.progress(0, 1, "measuring on held-out documents")
-    width = model.config.d_model
-    layers = {layer: LayerSums(it, LeastSquares.empty(width, 2 * width)) for layer, it in dictionaries.items()}
+    replacement, layers = Replacement(dictionaries, model), sums_of(dictionaries, model)
     for batch, _ in batches_of(train, FITTED_TOKENS, seed):
-        fit_batch(model, layers, batch)
+        fit_batch(model, replacement, layers, batch)
     maps = {layer: it.fit.solve() for layer, it in layers.items()}
     if examples is not None and examples.features:
         for layer, it in layers.items():
             it.top = TopWindows.draw(it.seen, examples, held_out.corpus.context, seed, layer)
     documents: list[Tensor] = []
     for batch, numbers in batches_of(held_out, MEASURED_TOKENS, seed):
-        measure_batch(model, layers, maps, batch, numbers)
+        measure_batch(model, replacement, layers, maps, batch, numbers)
         documents.append(held_out.documents()[numbers])
     of_window = torch.cat(documents)
-    alone = _alone(model, dictionaries, held_out, seed)
+    alone = _alone(model, replacement, layers, held_out, seed)
     drawn = {
         number: drawn_ratios(torch.cat(it.squares[""]), it.varying(), of_window, seed)
         for number, it in sorted(layers.items())
     }
-    found = [_report(layers[number], draws) | alone[number] for number, draws in drawn.items()]
+    found = [
+        {**described(dictionaries, number), **_report(layers[number], draws), **alone[number]}
+        for number, draws in drawn.items()
+    ]
     for number, report in zip(drawn, found, strict=True):
         if (top := layers[number].top) is not None:
             report["examples"] = top.report(held_out)
@@ -112,8 +117,23 @@ def evaluate_on_corpus(
         "fvu_mean_ci95": interval(torch.stack(list(drawn.values())).mean(0)),
         "fvu_worst": max(it["fvu"] for it in found),
         "layers": found,
-        **_together(model, dictionaries, held_out, seed),
+        **_together(model, replacement, layers, held_out, seed),
     }
+
+
+def sums_of(dictionaries: Dictionaries, model: LanguageModel) -> dict[int, LayerSums]:
+    """Give empty sums for every layer that has features."""
+    width = model.config.d_model
+    layers = range(dictionaries.n_layers) if isinstance(dictionaries, CrossLayerTranscoder) else dictionaries
+    return {layer: LayerSums(layer, LeastSquares.empty(width, 2 * width)) for layer in layers}
+
+
+def described(dictionaries: Dictionaries, layer: int) -> dict[str, Any]:
+    """Give what a layer's features are, as JSON content."""
+    if isinstance(dictionaries, CrossLayerTranscoder):
+        return {"layer": layer, "kind": CROSS_LAYER, "n_features": len(dictionaries.b_enc[layer]), "k": dictionaries.k}
+    it = dictionaries[layer]
+    return {"layer": layer, "kind": it.kind, "n_features": it.n_features, "k": it.k}
 
 
 def batches_of(windows: Windows, tokens: int, seed: int) -> list[tuple[Batch, Tensor]]:
@@ -124,16 +144,17 @@ def batches_of(windows: Windows, tokens: int, seed: int) -> list[tuple[Batch, Te
     return [(windows.batch(numbers), numbers) for numbers in chosen.split(size)]
 
 
-def fit_batch(model: LanguageModel, layers: Mapping[int, LayerSums], batch: Batch) -> None:
+def fit_batch(model: LanguageModel, replacement: Replacement, layers: Mapping[int, LayerSums], batch: Batch) -> None:
     """Take a batch in for the linear baselines."""
+    reconstruction = Reconstruction(replacement)
 
     def visit(layer: int, passage: Passage) -> None:
         if (sums := layers.get(layer)) is not None:
             read, written = passage.x[batch.counted], passage.out[batch.counted]
-            features = sums.dictionary.encode(read)
+            features, rebuilt = reconstruction.show(layer, read)
             fires = (features != 0).any(0)
             sums.seen = fires if not len(sums.seen) else sums.seen | fires
-            error = written - sums.dictionary.decode(features, read)
+            error = written - rebuilt
             sums.fit.add(read, torch.cat([written, error], dim=1))
 
     run_trunk(model, batch.tokens, visit, upto=max(layers))
@@ -141,12 +162,14 @@ def fit_batch(model: LanguageModel, layers: Mapping[int, LayerSums], batch: Batc
 
 def measure_batch(
     model: LanguageModel,
+    replacement: Replacement,
     layers: Mapping[int, LayerSums],
     maps: Mapping[int, tuple[Tensor, Tensor]],
     batch: Batch,
     numbers: Int[Tensor, " batch"],
 ) -> None:
     """Add the errors of a batch; `maps` are the linear baselines."""
+    reconstruction = Reconstruction(replacement)
     window = torch.arange(len(batch.tokens))[:, None].expand_as(batch.tokens)[batch.counted]
 
     def per_window(values: Float[Tensor, "token *rest"]) -> Float[Tensor, "batch *rest"]:
@@ -156,8 +179,8 @@ def measure_batch(
         if (sums := layers.get(layer)) is None:
             return
         read, written = passage.x[batch.counted], passage.out[batch.counted].double()
-        features = sums.dictionary.encode(read)
-        error = written - sums.dictionary.decode(features, read)
+        features, rebuilt = reconstruction.show(layer, read)
+        error = written - rebuilt
         weight, bias = maps[layer]
         linear, predicted = (read.double() @ weight + bias).chunk(2, dim=1)
         kinds = {"": error, "linear": written - linear, "nonlinear": error - predicted, "size": written}
@@ -180,13 +203,9 @@ def _report(sums: LayerSums, drawn_fvu: Float[Tensor, " draw"]) -> dict[str, Any
     share = {kind: float(torch.cat(values).sum()) / total for kind, values in sums.squares.items()}
     if not torch.isfinite(torch.tensor(list(share.values()))).all():
         raise NonFiniteError(
-            f"the error of layer {sums.dictionary.layer} is not finite", "train longer or lower the learning rate"
+            f"the error of layer {sums.layer} is not finite", "train longer or lower the learning rate"
         )
     return {
-        "layer": sums.dictionary.layer,
-        "kind": sums.dictionary.kind,
-        "n_features": sums.dictionary.n_features,
-        "k": sums.dictionary.k,
         "fvu": share[""],
         "fvu_ci95": interval(drawn_fvu),
         "fvu_linear": share["linear"],
@@ -208,16 +227,16 @@ def density_histogram(fired: Int[Tensor, " d_feature"], tokens: int) -> dict[str
 
 
 def _together(
-    model: LanguageModel, dictionaries: Mapping[int, Dictionary], held_out: Windows, seed: int
+    model: LanguageModel, replacement: Replacement, layers: Collection[int], held_out: Windows, seed: int
 ) -> dict[str, Any]:
     """Give cross-entropy, its recovered share, and KL with dictionaries in place of all their MLPs."""
     sums = torch.zeros(4, dtype=torch.float64)
     tokens = 0
     for batch, _ in batches_of(held_out, REPLACED_TOKENS, seed):
         predicted = _predicted(batch)
-        plain = log_probabilities(model, batch, {})
-        replaced = log_probabilities(model, batch, dictionaries)
-        without = log_probabilities(model, batch, dict.fromkeys(dictionaries))
+        plain = log_probabilities(model, batch, None, ())
+        replaced = log_probabilities(model, batch, replacement, layers)
+        without = log_probabilities(model, batch, None, layers)
         following = batch.tokens[:, 1:][predicted]
         for number, values in enumerate((plain, replaced, without)):
             sums[number] += -values.gather(1, following[:, None]).double().sum()
@@ -229,14 +248,14 @@ def _together(
 
 
 def _alone(
-    model: LanguageModel, dictionaries: Mapping[int, Dictionary], held_out: Windows, seed: int
+    model: LanguageModel, replacement: Replacement, layers: Collection[int], held_out: Windows, seed: int
 ) -> dict[int, dict[str, float]]:
     """Give the KL with one dictionary at a time in place of its MLP."""
     ((batch, _), *_) = batches_of(held_out, ALONE_TOKENS, seed)
-    plain = log_probabilities(model, batch, {})
+    plain = log_probabilities(model, batch, None, ())
     found: dict[int, dict[str, float]] = {}
-    for layer, dictionary in dictionaries.items():
-        replaced = log_probabilities(model, batch, {layer: dictionary})
+    for layer in layers:
+        replaced = log_probabilities(model, batch, replacement, (layer,))
         found[layer] = {"kl_nats_alone": divergence(plain, replaced) / len(plain)}
     return found
 
@@ -247,16 +266,16 @@ def _predicted(batch: Batch) -> Bool[Tensor, "batch following"]:
 
 
 def log_probabilities(
-    model: LanguageModel, batch: Batch, dictionaries: Mapping[int, Dictionary | None]
+    model: LanguageModel, batch: Batch, replacement: Replacement | None, replaced: Collection[int]
 ) -> Float[Tensor, "token vocab"]:
-    """Run the model with dictionaries in place of MLPs, or with nothing there; give what follows each token."""
+    """Run the model with dictionaries, or nothing, in place of some MLPs; give what follows each token."""
+    reconstruction = None if replacement is None else Reconstruction(replacement)
 
     def visit(layer: int, passage: Passage) -> Tensor:
-        if layer not in dictionaries:
-            return passage.out
-        dictionary, x = dictionaries[layer], passage.x
-        instead = torch.zeros_like(x) if dictionary is None else dictionary.decode(dictionary.encode(x), x)
-        return torch.where(batch.counted[..., None], instead, passage.out)
+        instead = torch.zeros_like(passage.out)
+        if reconstruction is not None and (layer in replaced or reconstruction.needs(layer)):
+            _, instead = reconstruction.show(layer, passage.x)
+        return torch.where(batch.counted[..., None], instead, passage.out) if layer in replaced else passage.out
 
     resid = run_trunk(model, batch.tokens, visit)
     return functional.log_softmax(model.logits(resid[:, :-1][_predicted(batch)]), dim=-1)

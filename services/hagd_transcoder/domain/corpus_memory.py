@@ -28,6 +28,9 @@ _DENSE: Final = 9
 """Tensors of tokens by features that a step holds on either path."""
 _PER_KEPT: Final = 16
 """Numbers of four bytes that the sparse path holds for every kept activation."""
+_PER_UPDATED: Final = 6
+"""Vectors of one layer that an update of a transcoder across layers holds for every token, beside the two that the
+whole run holds: both sides, what is left, its gradient, and what a tied code is decoded to."""
 _VOCABULARIES: Final = 6
 """Tensors of tokens by vocabulary while replaced MLPs are measured: three runs, and the divergence of two."""
 _SHARE: Final = 0.9
@@ -59,18 +62,41 @@ def training_memory(
         windows: what is trained on.
         trained: layers that one worker trains, where shards divide them; all of the plan when None.
     """
-    shape, context = model.config, windows.corpus.context
+    if plan.decoders != "own":
+        return _memory_across(plan, model, windows)
+    context = windows.corpus.context
     layer, n_layers = _weight_bytes(plan, model), len(plan.layers)
     own = (n_layers if trained is None else trained) * layer
     tokens, scale = plan.windows * context, min(SCALE_TOKENS, len(windows) * context)
-    least_squares = n_layers * 5 * shape.d_model**2 * _DOUBLE
-    vocabularies = _VOCABULARIES * BATCH_TOKENS * shape.vocab_size * _FLOAT
-    measured = _run_bytes(model, BATCH_TOKENS, context) + 3 * BATCH_TOKENS * plan.start.n_features * _FLOAT
     return TrainingMemory(
         start=own + layer + _run_bytes(model, scale, context),
         steps=_LIVE * own + _run_bytes(model, tokens, context) + _step_bytes(plan, -(-tokens // plan.updates)),
         checkpoint=(_LIVE + (_KEPT if plan.steps > 1 else 0)) * own,
-        measuring=n_layers * layer * 4 // 3 + max(least_squares + vocabularies + measured, _STORED * n_layers * layer),
+        measuring=n_layers * layer * 4 // 3
+        + max(_measuring_bytes(plan, model, context, n_layers, 3), _STORED * n_layers * layer),
+    )
+
+
+def _memory_across(plan: CorpusPlan, model: LanguageModel, windows: Windows) -> TrainingMemory:
+    """Count the bytes of a transcoder across layers, which learns whole."""
+    shape, context, n_layers = model.config, windows.corpus.context, model.config.n_layers
+    n_features, tokens = plan.start.n_features, plan.windows * windows.corpus.context
+    scale, updated = min(SCALE_TOKENS, len(windows) * context), -(-tokens // plan.updates)
+    triangle = n_layers * (n_layers + 1) // 2
+    beside = n_layers * (n_features + shape.d_model + (shape.d_model**2 if plan.start.skip else 0))
+    encoders, block = n_layers * n_features * shape.d_model, n_features * shape.d_model
+    # Each layer has units of its own, so that what is stored of tied decoders is not tied.
+    stored = (encoders + triangle * block + beside) * _FLOAT
+    own = stored if plan.decoders == "untied" else (encoders + n_layers * block + beside) * _FLOAT
+    sides = n_layers * (2 * tokens + _PER_UPDATED * updated) * shape.d_model * _FLOAT
+    decoded = (triangle + n_layers) * updated * shape.d_model * _FLOAT if plan.decoders == "untied" else 0
+    codes = _code_bytes(plan, updated, n_layers) + _step_bytes(plan, updated) + decoded
+    return TrainingMemory(
+        start=own + n_layers * block * _FLOAT + _run_bytes(model, scale, context),
+        steps=_LIVE * own + sides + max(_run_bytes(model, tokens, context), codes),
+        checkpoint=max((_LIVE + (_KEPT if plan.steps > 1 else 0)) * own, _LIVE * own + stored),
+        # The transcoder and the control, whose decoders are its own.
+        measuring=2 * stored + max(_measuring_bytes(plan, model, context, n_layers, 3 + n_layers), _STORED * stored),
     )
 
 
@@ -104,6 +130,28 @@ def _run_bytes(model: LanguageModel, tokens: int, context: int) -> int:
     """Give the bytes that the run of the model holds in one layer: residuals, and the MLP's or attention's own."""
     shape = model.config
     return tokens * (10 * shape.d_model + max(4 * shape.d_mlp, 3 * shape.n_heads * context)) * _FLOAT
+
+
+def _measuring_bytes(plan: CorpusPlan, model: LanguageModel, context: int, n_layers: int, codes: int) -> int:
+    """Give the bytes that measuring holds beside the weights, with so many tensors of tokens by features."""
+    shape = model.config
+    least_squares = n_layers * 5 * shape.d_model**2 * _DOUBLE
+    vocabularies = _VOCABULARIES * BATCH_TOKENS * shape.vocab_size * _FLOAT
+    encoded = codes * BATCH_TOKENS * plan.start.n_features * _FLOAT
+    return least_squares + vocabularies + _run_bytes(model, BATCH_TOKENS, context) + encoded
+
+
+def _code_bytes(plan: CorpusPlan, tokens: int, n_layers: int) -> int:
+    """Give the bytes that the codes of all layers hold at once, at their worst."""
+    n_features = plan.start.n_features
+    found = 0
+    for k in (plan.k_start, plan.k):
+        if is_dense(k, n_features, half=plan.half):
+            # Value and slope, and a mark of what is kept.
+            found = max(found, (2 * (_FLOAT // 2 if plan.half else _FLOAT) + 1) * tokens * n_features)
+        else:
+            found = max(found, _PER_KEPT * tokens * k * _FLOAT)
+    return n_layers * found
 
 
 def _step_bytes(plan: CorpusPlan, tokens: int) -> int:

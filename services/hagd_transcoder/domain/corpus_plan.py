@@ -1,13 +1,18 @@
 """What is trained on a corpus and how: concrete numbers, nothing left open."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from hagd_transcoder.domain.sparse.selection import Rule
 from hagd_transcoder.domain.starting import Start
 
 SCALE_TOKENS: Final = 8192
 """Tokens that set scales and rank neurons."""
+
+
+Decoders = Literal["own", "untied", "tied"]
+"""Who writes where: features to the output of their own layer; to that of every layer from it on, by a block for each
+of these; or to all of these by the same block."""
 
 
 @dataclass(frozen=True)
@@ -30,3 +35,4 @@ class CorpusPlan:
     half: bool
     checkpoints: int
     seed: int
+    decoders: Decoders = "own"

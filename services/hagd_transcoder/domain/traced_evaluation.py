@@ -22,7 +22,7 @@ from hagd.attribution.frozen import freeze
 from hagd.attribution.replacement import Replacement
 from hagd.attribution.targets import LogitChoice, likeliest
 from hagd.corpora.corpus import Windows
-from hagd.dictionaries.dictionary import Dictionary
+from hagd.dictionaries.cross_layer import CrossLayerTranscoder, Dictionaries
 from hagd.models.language_model import LanguageModel
 from hagd.pipeline.contract import StageContext
 from hagd.tasks.splits import generator_for
@@ -48,7 +48,7 @@ class Traced:
 
 def trace_prompts(
     model: LanguageModel,
-    dictionaries: Mapping[int, Dictionary],
+    dictionaries: Dictionaries,
     held_out: Windows,
     prompts: int,
     context: StageContext,
@@ -64,15 +64,14 @@ def trace_prompts(
     """
     numbers = windows_of_step(len(held_out), min(prompts, len(held_out)), 0, seed)
     documents = held_out.documents()[numbers]
-    control = {layer: exchange_decoders(it, seed) for layer, it in dictionaries.items()}
-    ours, theirs = Replacement(dictionaries, model), Replacement(control, model)
+    ours, theirs = Replacement(dictionaries, model), Replacement(exchanged(dictionaries, seed), model)
     found: dict[str, list[dict[str, Tensor]]] = {"": [], "_control": []}
     for done, number in enumerate(numbers.tolist()):
         context.progress(done, len(numbers), f"tracing held-out prompts, {done} of {len(numbers)}")
         tokens = held_out.batch([number]).tokens[0, :TRACED_TOKENS]
         for kind, replacement in (("", ours), ("_control", theirs)):
             found[kind].append(_trace(model, replacement, tokens, generator_for(seed, "traced", number)))
-    layers: dict[int, dict[str, Any]] = {layer: {} for layer in dictionaries}
+    layers: dict[int, dict[str, Any]] = {it: {} for it in range(ours.n_layers) if ours.has(it)}
     together: dict[str, Any] = {"n_traced": len(numbers), "n_traced_documents": len(documents.unique())}
     for kind, traces in found.items():
         for name in ("error_influence", "error_credit"):
@@ -84,18 +83,28 @@ def trace_prompts(
     return Traced(layers, together)
 
 
-def exchange_decoders(dictionary: Dictionary, seed: int) -> Dictionary:
-    """Give each feature the direction of another one's decoder, at the length of its own.
+def exchanged(dictionaries: Dictionaries, seed: int) -> Dictionaries:
+    """Give each feature the directions of the decoders of another one of its layer, at the lengths of its own.
 
-    TopK compares lengths of decoders, so the same features are kept.
+    TopK compares lengths of decoders, if at all, so the same features are kept.
     """
-    norms = dictionary.w_dec.norm(dim=1, keepdim=True)
-    order = torch.randperm(dictionary.n_features, generator=generator_for(seed, "exchanged", dictionary.layer))
+    if isinstance(dictionaries, CrossLayerTranscoder):
+        w_dec = tuple(exchange_decoders(it, layer, seed) for layer, it in enumerate(dictionaries.w_dec))
+        return replace(dictionaries, w_dec=w_dec)
+    return {layer: replace(it, w_dec=exchange_decoders(it.w_dec, layer, seed)) for layer, it in dictionaries.items()}
+
+
+def exchange_decoders(
+    w_dec: Float[Tensor, "*target d_feature d_model"], layer: int, seed: int
+) -> Float[Tensor, "*target d_feature d_model"]:
+    """Give the decoders of a layer exchanged, those of a feature for all that it writes to together."""
+    norms = w_dec.norm(dim=-1, keepdim=True)
+    order = torch.randperm(w_dec.shape[-2], generator=generator_for(seed, "exchanged", layer))
     # A cycle through a random order: nobody keeps its own.
     other = torch.empty_like(order)
     other[order] = order.roll(1)
     tiny = torch.finfo(norms.dtype).tiny
-    return replace(dictionary, w_dec=dictionary.w_dec[other] / norms[other].clamp_min(tiny) * norms)
+    return w_dec[..., other, :] / norms[..., other, :].clamp_min(tiny) * norms
 
 
 def _trace(

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from hagd.dictionaries.cross_layer import CrossLayerTranscoder
-from hagd.dictionaries.dictionary import Dictionary
+from hagd.dictionaries.cross_layer import CrossLayerTranscoder, Dictionaries
 from hagd.errors import InvalidInputError
 from hagd.models.language_model import ACTIVATIONS, LanguageModel
 
@@ -37,7 +36,7 @@ class Encoder:
 class Replacement:
     """The dictionaries of a model."""
 
-    def __init__(self, dictionaries: Mapping[int, Dictionary] | CrossLayerTranscoder, model: LanguageModel) -> None:
+    def __init__(self, dictionaries: Dictionaries, model: LanguageModel) -> None:
         """Check that the dictionaries belong to a model of this shape.
 
         Raises:
@@ -61,6 +60,11 @@ class Replacement:
                 "give the dictionaries of this model",
             )
 
+    @property
+    def across(self) -> bool:
+        """Tell whether features write to later layers than their own."""
+        return isinstance(self._dictionaries, CrossLayerTranscoder)
+
     def has(self, layer: int) -> bool:
         """Tell whether a layer has features."""
         if isinstance(self._dictionaries, CrossLayerTranscoder):
@@ -74,9 +78,18 @@ class Replacement:
         return self._dictionaries[layer].encode(x)
 
     def decode(
-        self, layer: int, features: Sequence[Float[Tensor, "*batch _"]], x: Float[Tensor, "*batch d_model"]
+        self,
+        layer: int,
+        features: Sequence[Float[Tensor, "*batch _"]] | Mapping[int, Float[Tensor, "*batch _"]],
+        x: Float[Tensor, "*batch d_model"],
     ) -> Float[Tensor, "*batch d_model"]:
-        """Give what the features of the layers up to this one, biases and skip path write in place of its MLP."""
+        """Give what features, biases and skip path write in place of a layer's MLP.
+
+        Args:
+            layer: where they write.
+            features: activations by layer, of this one, and of those before it where features write across layers.
+            x: what the MLP reads.
+        """
         if isinstance(self._dictionaries, CrossLayerTranscoder):
             return self._dictionaries.decode(layer, features, x)
         return self._dictionaries[layer].decode(features[layer], x)

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hagd.artifacts.document import Document
+from hagd.dictionaries.dictionary import Dictionary, keep_top
 from hagd.errors import CorruptArtifactError
 from hagd.models.language_model import ACTIVATIONS
 
@@ -31,7 +32,9 @@ class CrossLayerTranscoder:
     b_dec: tuple[Float[Tensor, " d_model"], ...]
     w_skip: tuple[Float[Tensor, "d_model d_model"], ...] | None = None
     threshold: tuple[Float[Tensor, " d_feature"], ...] | None = None
-    """JumpReLU: an activation counts where its magnitude exceeds this, and is 0 elsewhere."""
+    """JumpReLU: an activation counts where its magnitude exceeds this, and is 0 elsewhere. Not together with `k`."""
+    k: int | None = None
+    """Features of a layer kept per token, those of largest |activation|; None keeps all."""
 
     def __post_init__(self) -> None:
         layers = len(self.w_enc)
@@ -39,6 +42,8 @@ class CrossLayerTranscoder:
             part = getattr(self, name)
             if part is not None and len(part) != layers:
                 raise ValueError(f"there are {layers} encoders, but {name} has {len(part)} layers")
+        if self.k is not None and not 0 < self.k <= min((len(it) for it in self.b_enc), default=0):
+            raise ValueError(f"it keeps {self.k} of {min((len(it) for it in self.b_enc), default=0)} features")
         d_model = self.w_enc[0].shape[0] if layers else 0
         for layer, w_enc in enumerate(self.w_enc):
             d_feature = w_enc.shape[-1]
@@ -59,24 +64,38 @@ class CrossLayerTranscoder:
     def n_layers(self) -> int:
         return len(self.w_enc)
 
+    @property
+    def n_features(self) -> int:
+        """Count the features of one layer, the largest where they differ."""
+        return max(len(it) for it in self.b_enc)
+
     def encode(self, layer: int, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_feature"]:
         """Give the sparse activations of one layer's features."""
         dense = ACTIVATIONS[self.activation](x @ self.w_enc[layer] + self.b_enc[layer])
-        return dense if self.threshold is None else dense * (dense.abs() > self.threshold[layer])
+        if self.threshold is not None:
+            dense = dense * (dense.abs() > self.threshold[layer])
+        return dense if self.k is None else keep_top(dense, torch.ones_like(self.b_enc[layer]), self.k)
 
     def decode(
-        self, layer: int, features: Sequence[Float[Tensor, "*batch _"]], x: Float[Tensor, "*batch d_model"]
+        self,
+        layer: int,
+        features: Sequence[Float[Tensor, "*batch _"]] | Mapping[int, Float[Tensor, "*batch _"]],
+        x: Float[Tensor, "*batch d_model"],
     ) -> Float[Tensor, "*batch d_model"]:
         """Reconstruct one layer's MLP output.
 
         Args:
-            features: activations of the layers 0 to `layer`; later ones are not looked at.
+            features: activations by layer, of the layers 0 to `layer`; later ones are not looked at.
             x: input of that layer's MLP, which the skip path reads.
         """
         out = sum(
             (features[source] @ self.w_dec[source][layer - source] for source in range(layer + 1)), self.b_dec[layer]
         )
         return out if self.w_skip is None else out + x @ self.w_skip[layer]
+
+
+Dictionaries = Mapping[int, Dictionary] | CrossLayerTranscoder
+"""What stands in for the MLPs of a model: dictionaries by layer, or one transcoder across layers."""
 
 
 def cross_layer_to_document(transcoder: CrossLayerTranscoder, metrics: Mapping[str, Any]) -> Document:
@@ -87,6 +106,7 @@ def cross_layer_to_document(transcoder: CrossLayerTranscoder, metrics: Mapping[s
         for layer, value in enumerate(getattr(transcoder, name) or ())
     }
     content = {"schema": SCHEMA, "layers": transcoder.n_layers, "activation": transcoder.activation}
+    content |= {} if transcoder.k is None else {"k": transcoder.k}
     return Document({**content, "metrics": dict(metrics)}, tensors)
 
 
@@ -113,7 +133,8 @@ def cross_layer_from_document(document: Document) -> CrossLayerTranscoder:
             for name in _PARTS
             if name not in _OPTIONAL or f"0.{name}" in document.tensors
         }
-        return CrossLayerTranscoder(activation=content["activation"], **parts)
+        k = content.get("k")
+        return CrossLayerTranscoder(activation=content["activation"], k=None if k is None else int(k), **parts)
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptArtifactError(
             f"the cross-layer transcoder lacks a part: {error}", "convert the transcoder again"

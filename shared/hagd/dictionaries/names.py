@@ -4,3 +4,5 @@ from typing import Final
 
 NEURONS: Final = "neurons"
 """The model's own neurons, which need no folder."""
+CROSS_LAYER: Final = "cross-layer"
+"""The kind of one transcoder whose features write to their own layer and all later ones."""

@@ -8,7 +8,12 @@ from torch import Tensor
 
 from hagd.artifacts.document import Document
 from hagd.dictionaries import cross_layer
-from hagd.dictionaries.cross_layer import CrossLayerTranscoder, cross_layer_from_document
+from hagd.dictionaries.cross_layer import (
+    CrossLayerTranscoder,
+    Dictionaries,
+    cross_layer_from_document,
+    cross_layer_to_document,
+)
 from hagd.dictionaries.dictionary import Dictionary, DictionaryKind, Ranking
 from hagd.errors import CorruptArtifactError
 from hagd.models.language_model import ACTIVATIONS
@@ -52,7 +57,14 @@ def dictionaries_from_document(document: Document) -> dict[int, Dictionary]:
         ) from error
 
 
-def any_dictionaries_from_document(document: Document) -> dict[int, Dictionary] | CrossLayerTranscoder:
+def any_dictionaries_to_document(dictionaries: Dictionaries, metrics: Mapping[str, Any]) -> Document:
+    """Serialise dictionaries of layers, or a transcoder across layers."""
+    if isinstance(dictionaries, CrossLayerTranscoder):
+        return cross_layer_to_document(dictionaries, metrics)
+    return dictionaries_to_document(dictionaries, metrics)
+
+
+def any_dictionaries_from_document(document: Document) -> Dictionaries:
     """Read dictionaries of layers, or a transcoder across layers; errors as in `dictionaries_from_document`."""
     if document.content.get("schema") == cross_layer.SCHEMA:
         return cross_layer_from_document(document)

@@ -11,7 +11,7 @@ from hagd.dictionaries.storage import dictionaries_from_document
 from hagd.testing import RecordingContext
 from hagd_transcoder.corpus_dictionaries import run
 from hagd_transcoder.domain.intervals import drawn_ratios, interval
-from hagd_transcoder.domain.traced_evaluation import Traced, exchange_decoders, trace_prompts
+from hagd_transcoder.domain.traced_evaluation import Traced, exchanged, trace_prompts
 from unit.hagd_transcoder.test_corpus_training import CONFIG, MODEL, corpus, inputs
 
 
@@ -52,7 +52,7 @@ def test_nothing_is_traced_where_nothing_shall_be() -> None:
 
 def test_exchanged_decoders_keep_their_lengths_and_what_fires_and_nobody_keeps_its_own() -> None:
     given = dataclasses.replace(neurons_of(MODEL.blocks[1].mlp, 1), k=3)
-    control = exchange_decoders(given, seed=4)
+    control = exchanged({1: given}, seed=4)[1]
     torch.testing.assert_close(control.w_dec.norm(dim=1), given.w_dec.norm(dim=1))
     x = torch.randn(5, given.w_enc.shape[0], generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(control.encode(x), given.encode(x))

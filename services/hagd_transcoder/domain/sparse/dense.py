@@ -8,22 +8,48 @@ processors that have instructions for them.
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hagd.models.language_model import ACTIVATIONS
 from hagd_transcoder.domain.sparse.selection import Rule
-from hagd_transcoder.domain.sparse.step import Encoder, StepResult, Weights, product, with_slope
+from hagd_transcoder.domain.sparse.step import Encoder, StepResult, Weights, product, step_of, with_slope
 
 
 @dataclass(frozen=True)
-class _Encoded:
+class DenseCode:
+    """A code as whole matrices."""
+
+    weights: Weights
+    x: Float[Tensor, "token d_model"]
     value: Float[Tensor, "token d_feature"]
     """Zero where a feature is not kept."""
     kept: Bool[Tensor, "token d_feature"]
     slope_enc: Float[Tensor, "token d_feature"]
     slope_gate: Float[Tensor, "token d_feature"] | None
+    dtype: torch.dtype
+    """Of products."""
     weakest: float
+
+    def decoded(self) -> Float[Tensor, "token d_out"]:
+        return (self.value @ self.weights["dec"].to(self.dtype)).to(self.x.dtype)
+
+    def fired(self) -> Int[Tensor, " d_feature"]:
+        return (self.value != 0).sum(0)
+
+    def gradients(self, upstream: Float[Tensor, "token d_out"]) -> dict[str, Tensor]:
+        narrow, read, full = upstream.to(self.dtype), self.x.to(self.dtype), self.x.dtype
+        d_value = (narrow @ self.weights["dec"].to(self.dtype).T).mul_(self.kept)
+        d_enc = d_value * self.slope_enc
+        found = {
+            "dec": (self.value.T @ narrow).to(full),
+            "enc": (d_enc.T @ read).to(full),
+            "b_enc": d_enc.sum(0, dtype=full),
+        }
+        if self.slope_gate is not None:
+            d_gate = d_value.mul_(self.slope_gate)
+            found |= {"gate": (d_gate.T @ read).to(full), "b_gate": d_gate.sum(0, dtype=full)}
+        return found
 
 
 def dense_step(
@@ -36,37 +62,14 @@ def dense_step(
     favour: Float[Tensor, " d_feature"] | None = None,
 ) -> StepResult:
     """Give loss and gradients; arguments as of `sparse_step`."""
-    if importance is None:
-        importance = x.new_full((len(x),), 1.0 / len(x))
-    dtype = torch.bfloat16 if encoder.half else x.dtype
-    encoded = _encode(weights, x, encoder, favour)
-    decoder = weights["dec"].to(dtype)
-    error = out - (encoded.value @ decoder).to(out.dtype) - weights["b_dec"]
-    if "skip" in weights:
-        error -= x @ weights["skip"]
-    upstream = error * (importance * (-2.0 / variance))[:, None]
-    narrow, read = upstream.to(dtype), x.to(dtype)
-    d_value = (narrow @ decoder.T).mul_(encoded.kept)
-    d_enc = d_value * encoded.slope_enc
-    gradients = {
-        "dec": (encoded.value.T @ narrow).to(x.dtype),
-        "b_dec": upstream.sum(0),
-        "enc": (d_enc.T @ read).to(x.dtype),
-        "b_enc": d_enc.sum(0, dtype=x.dtype),
-    }
-    if encoded.slope_gate is not None:
-        d_gate = d_value.mul_(encoded.slope_gate)
-        gradients |= {"gate": (d_gate.T @ read).to(x.dtype), "b_gate": d_gate.sum(0, dtype=x.dtype)}
-    if "skip" in weights:
-        gradients["skip"] = x.T @ upstream
-    loss = float(error.square().sum(1) @ importance) / variance
-    return StepResult(loss, gradients, error, (encoded.value != 0).sum(0), encoded.weakest)
+    return step_of(dense_code(weights, x, encoder, favour), weights, x, out, variance, importance)
 
 
-def _encode(
+def dense_code(
     weights: Weights, x: Float[Tensor, "token d_model"], encoder: Encoder, favour: Float[Tensor, " d_feature"] | None
-) -> _Encoded:
-    act = ACTIVATIONS[encoder.activation]
+) -> DenseCode:
+    """Give what each token keeps, as `sparse_code` does."""
+    act, dtype = ACTIVATIONS[encoder.activation], torch.bfloat16 if encoder.half else x.dtype
     up = product(x, weights["enc"], weights["b_enc"], half=encoder.half)
     if "gate" in weights:
         gated, slope = with_slope(act, product(x, weights["gate"], weights["b_gate"], half=encoder.half))
@@ -76,7 +79,7 @@ def _encode(
         slope_gate = None
     scores = value.abs().mul_(weights["dec"].norm(dim=1).to(value.dtype))
     kept = _chosen(scores if favour is None else scores * favour.to(scores.dtype), encoder.k, encoder.rule)
-    return _Encoded(value.mul(kept), kept, slope_enc, slope_gate, float(scores[kept].min()))
+    return DenseCode(weights, x, value.mul(kept), kept, slope_enc, slope_gate, dtype, float(scores[kept].min()))
 
 
 def _chosen(scores: Float[Tensor, "token d_feature"], k: int, rule: Rule) -> Bool[Tensor, "token d_feature"]:

@@ -9,6 +9,7 @@ about 10Nkd: the lower bound of a step is that product.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -19,8 +20,9 @@ from hagd.models.language_model import ACTIVATIONS
 from hagd_transcoder.domain.sparse.selection import Rule, Selection, select
 
 Weights = Mapping[str, Tensor]
-"""`enc`, `dec` (d_feature d_model); `b_enc` (d_feature); `b_dec` (d_model); for gated kinds `gate`, `b_gate` like
-`enc`, `b_enc`; with a skip path `skip` (d_model d_model), applied as `x @ skip`."""
+"""`enc` (d_feature d_model); `dec` (d_feature d_out), where d_out is d_model but for decoders that write to several
+layers; `b_enc` (d_feature); `b_dec` (d_model); for gated kinds `gate`, `b_gate` like `enc`, `b_enc`; with a skip path
+`skip` (d_model d_model), applied as `x @ skip`."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class StepResult:
     """Weighted squared error of the tokens in units of the variance given."""
     gradients: dict[str, Tensor]
     """By name of the weights."""
-    error: Float[Tensor, "token d_model"]
+    error: Float[Tensor, "token d_out"]
     """Output minus reconstruction."""
     fired: Int[Tensor, " d_feature"]
     """Tokens on which each feature was active."""
@@ -51,16 +53,68 @@ class Encoder:
     """Whether the dense product is taken in bfloat16."""
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """Kept activations with what their gradients need."""
+@runtime_checkable
+class Code(Protocol):
+    """What a batch keeps, between the encoder and the loss."""
 
+    @property
+    def weakest(self) -> float:
+        """Give the smallest score that was kept."""
+        ...
+
+    def decoded(self) -> Float[Tensor, "token d_out"]:
+        """Give what the decoder makes of it."""
+        ...
+
+    def fired(self) -> Int[Tensor, " d_feature"]:
+        """Count the tokens on which each feature is active."""
+        ...
+
+    def gradients(self, upstream: Float[Tensor, "token d_out"]) -> dict[str, Tensor]:
+        """Give the gradients of encoder and decoder from that of what is decoded; may be asked for once."""
+        ...
+
+
+@dataclass(frozen=True)
+class SparseCode:
+    """A code as lists, with what their gradients need."""
+
+    weights: Weights
+    x: Float[Tensor, "token d_model"]
     selection: Selection
     value: Float[Tensor, " kept"]
+    """A leaf that `written` hangs on."""
+    written: Float[Tensor, "token d_out"]
     slope_enc: Float[Tensor, " kept"]
     """Derivative of the value by the encoder's pre-activation."""
     slope_gate: Float[Tensor, " kept"] | None
     weakest: float
+
+    def decoded(self) -> Float[Tensor, "token d_out"]:
+        return self.written.detach()
+
+    def fired(self) -> Int[Tensor, " d_feature"]:
+        return torch.bincount(self.selection.feature[self.value != 0], minlength=len(self.weights["dec"]))
+
+    def gradients(self, upstream: Float[Tensor, "token d_out"]) -> dict[str, Tensor]:
+        weights, chosen = self.weights, self.selection
+        (d_value,) = torch.autograd.grad(self.written, self.value, upstream)
+        by_feature = chosen.by_feature(len(weights["dec"]))
+
+        def gather(rows: Tensor, amount: Tensor) -> Tensor:
+            return functional.embedding_bag(
+                by_feature.token, rows, by_feature.offsets, mode="sum", per_sample_weights=amount[by_feature.order]
+            )
+
+        def total(amount: Tensor) -> Tensor:
+            return torch.zeros_like(weights["b_enc"]).index_add_(0, chosen.feature, amount)
+
+        d_enc = d_value * self.slope_enc
+        found = {"dec": gather(upstream, self.value.detach()), "enc": gather(self.x, d_enc), "b_enc": total(d_enc)}
+        if self.slope_gate is not None:
+            d_gate = d_value * self.slope_gate
+            found |= {"gate": gather(self.x, d_gate), "b_gate": total(d_gate)}
+        return found
 
 
 def sparse_step(
@@ -83,50 +137,40 @@ def sparse_step(
         importance: weight of each token in the loss; the mean over tokens when None.
         favour: factor of each feature's score where features compete to be kept, and nowhere else; 1 when None.
     """
+    return step_of(sparse_code(weights, x, encoder, favour), weights, x, out, variance, importance)
+
+
+def step_of(
+    code: Code,
+    weights: Weights,
+    x: Float[Tensor, "token d_model"],
+    out: Float[Tensor, "token d_out"],
+    variance: float,
+    importance: Float[Tensor, " token"] | None = None,
+) -> StepResult:
+    """Give loss and gradients of the dictionary that a code is of; arguments as of `sparse_step`."""
     if importance is None:
         importance = x.new_full((len(x),), 1.0 / len(x))
-    kept = _encode(weights, x, encoder, favour)
-    chosen = kept.selection
-    with torch.enable_grad():
-        value = kept.value.detach().requires_grad_()
-        written = functional.embedding_bag(
-            chosen.feature, weights["dec"], chosen.offsets, mode="sum", per_sample_weights=value
-        )
-    error = out - written.detach() - weights["b_dec"]
+    error = out - code.decoded() - weights["b_dec"]
     if "skip" in weights:
         error -= x @ weights["skip"]
     upstream = error * (importance * (-2.0 / variance))[:, None]
-    (d_value,) = torch.autograd.grad(written, value, upstream)
-    by_feature = chosen.by_feature(len(weights["dec"]))
-
-    def gather(rows: Tensor, amount: Tensor) -> Tensor:
-        return functional.embedding_bag(
-            by_feature.token, rows, by_feature.offsets, mode="sum", per_sample_weights=amount[by_feature.order]
-        )
-
-    def total(amount: Tensor) -> Tensor:
-        return torch.zeros_like(weights["b_enc"]).index_add_(0, chosen.feature, amount)
-
-    d_enc = d_value * kept.slope_enc
-    gradients = {
-        "dec": gather(upstream, kept.value),
-        "b_dec": upstream.sum(0),
-        "enc": gather(x, d_enc),
-        "b_enc": total(d_enc),
-    }
-    if kept.slope_gate is not None:
-        d_gate = d_value * kept.slope_gate
-        gradients |= {"gate": gather(x, d_gate), "b_gate": total(d_gate)}
-    if "skip" in weights:
-        gradients["skip"] = x.T @ upstream
-    fired = torch.bincount(chosen.feature[kept.value != 0], minlength=len(weights["dec"]))
+    gradients = code.gradients(upstream) | gradients_beside(weights, x, upstream)
     loss = float(error.square().sum(1) @ importance) / variance
-    return StepResult(loss, gradients, error, fired, kept.weakest)
+    return StepResult(loss, gradients, error, code.fired(), code.weakest)
 
 
-def _encode(
+def gradients_beside(
+    weights: Weights, x: Float[Tensor, "token d_model"], upstream: Float[Tensor, "token d_out"]
+) -> dict[str, Tensor]:
+    """Give the gradients of what is written beside the features: bias and skip path."""
+    found = {"b_dec": upstream.sum(0)}
+    return found | ({"skip": x.T @ upstream} if "skip" in weights else {})
+
+
+def sparse_code(
     weights: Weights, x: Float[Tensor, "token d_model"], encoder: Encoder, favour: Float[Tensor, " d_feature"] | None
-) -> _Kept:
+) -> SparseCode:
     """Give what each token keeps: the largest |activation| times decoder norm, times what favours the feature."""
     act, norms = ACTIVATIONS[encoder.activation], weights["dec"].norm(dim=1)
     norms = norms if favour is None else norms * favour
@@ -143,11 +187,18 @@ def _encode(
     won = scores[chosen.token, chosen.feature]
     weakest = float((won if favour is None else won / favour[chosen.feature]).min())
     up = _rows_dot(x, weights["enc"], chosen) + weights["b_enc"][chosen.feature]
-    if "gate" not in weights:
-        value, slope = with_slope(act, up)
-        return _Kept(chosen, value, slope, None, weakest)
-    gated, slope = with_slope(act, _rows_dot(x, weights["gate"], chosen) + weights["b_gate"][chosen.feature])
-    return _Kept(chosen, gated * up, gated, slope * up, weakest)
+    if "gate" in weights:
+        gated, slope = with_slope(act, _rows_dot(x, weights["gate"], chosen) + weights["b_gate"][chosen.feature])
+        value, slope_enc, slope_gate = gated * up, gated, slope * up
+    else:
+        value, slope_enc = with_slope(act, up)
+        slope_gate = None
+    with torch.enable_grad():
+        value = value.detach().requires_grad_()
+        written = functional.embedding_bag(
+            chosen.feature, weights["dec"], chosen.offsets, mode="sum", per_sample_weights=value
+        )
+    return SparseCode(weights, x, chosen, value, written, slope_enc, slope_gate, weakest)
 
 
 def product(

@@ -5,6 +5,7 @@ that: dead features learn from the error of the living ones (AuxK), and rare one
 by as much as it takes.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -15,8 +16,8 @@ from torch import Tensor
 
 from hagd.dictionaries.dictionary import Dictionary
 from hagd.errors import NonFiniteError
-from hagd_transcoder.domain.sparse.dense import dense_step
-from hagd_transcoder.domain.sparse.step import Encoder, StepResult, sparse_step
+from hagd_transcoder.domain.sparse.dense import dense_code
+from hagd_transcoder.domain.sparse.step import Code, Encoder, StepResult, sparse_code, sparse_step, step_of
 
 _ROWS = ("enc", "gate", "dec", "b_enc", "b_gate")
 """Weights of which every feature has a row."""
@@ -72,9 +73,23 @@ class SparseTrainer:
         balance: float = 0.0,
     ) -> "SparseTrainer":
         """Begin at the weights of a dictionary, which is left as it is."""
-        weights = rows_of(dictionary)
+        return SparseTrainer.begin(
+            rows_of(dictionary), variance, encoder, auxiliary=auxiliary, dead_after=dead_after, balance=balance
+        )
+
+    @staticmethod
+    def begin(
+        weights: dict[str, Tensor],
+        variance: float,
+        encoder: Encoder,
+        *,
+        auxiliary: float,
+        balance: float,
+        dead_after: int = 100,
+    ) -> "SparseTrainer":
+        """Begin at weights as `sparse_step` takes them, which are changed in place from then on."""
         optimiser = torch.optim.Adam(list(weights.values()), lr=1e-3, fused=True)
-        idle = torch.zeros(dictionary.n_features, dtype=torch.int64, device=dictionary.w_dec.device)
+        idle = torch.zeros(len(weights["dec"]), dtype=torch.int64, device=weights["dec"].device)
         cutoff = torch.full((), -1.0, device=idle.device)
         use, favour = torch.full_like(weights["b_enc"], -1.0), torch.zeros_like(weights["b_enc"])
         return SparseTrainer(
@@ -104,18 +119,34 @@ class SparseTrainer:
         Raises:
             NonFiniteError: the loss is NaN or infinite; the weights are left as they were.
         """
-        encoder = self.encoder if k is None else replace(self.encoder, k=k)
-        take = dense_step if is_dense(encoder.k, len(self.idle), half=encoder.half) else sparse_step
-        favour = self.favour.exp() if balanced and self.balance else None
-        result = take(self.weights, x, out, encoder, self.variance, importance, favour)
-        if not torch.isfinite(torch.tensor(result.loss)):
-            raise NonFiniteError(
-                f"training dictionaries diverged: the loss is {result.loss}", "lower the learning rate of the stage"
-            )
+        k = self.encoder.k if k is None else k
+        code = self.encode(x, k, balanced=balanced)
+        result = step_of(code, self.weights, x, out, self.variance, importance)
+        require_finite(result.loss)
+        self.learn(x, result, learning_rate, k, importance=importance, balanced=balanced)
+        return result
+
+    def encode(self, x: Float[Tensor, "token d_model"], k: int, *, balanced: bool) -> Code:
+        """Give what a batch keeps; arguments as of `step`."""
+        encoder = replace(self.encoder, k=k)
+        take = dense_code if is_dense(k, len(self.idle), half=encoder.half) else sparse_code
+        return take(self.weights, x, encoder, self.favour.exp() if self._favours(balanced) else None)
+
+    def learn(
+        self,
+        x: Float[Tensor, "token d_model"],
+        result: StepResult,
+        learning_rate: float,
+        k: int,
+        *,
+        importance: Float[Tensor, " token"] | None = None,
+        balanced: bool,
+    ) -> None:
+        """Take the step that a batch says; arguments as of `step`."""
         self._revive(x, result, importance)
         self.idle = torch.where(result.fired > 0, 0, self.idle + 1)
-        if favour is not None:
-            self._rebalance(result.fired / len(x), encoder.k, len(x))
+        if self._favours(balanced):
+            self._rebalance(result.fired / len(x), k, len(x))
         before = self.cutoff if self.cutoff >= 0 else torch.full_like(self.cutoff, result.weakest)
         self.cutoff = before.lerp(torch.full_like(before, result.weakest), _NEWEST)
         for name, tensor in self.weights.items():
@@ -123,7 +154,6 @@ class SparseTrainer:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate
         self.optimiser.step()
-        return result
 
     def dictionary(self, layer: int) -> Dictionary:
         """Give the dictionary as it stands, sharing its weights.
@@ -144,8 +174,13 @@ class SparseTrainer:
             w_dec=self.weights["dec"],
             b_dec=self.weights["b_dec"],
             w_skip=self.weights.get("skip"),
-            threshold=self._thresholds() if by_batch else None,
+            threshold=self.thresholds() if by_batch else None,
         )
+
+    def thresholds(self) -> Float[Tensor, " d_feature"]:
+        """Divide the smallest kept score, which is |activation| times decoder norm, by the norms."""
+        norms = self.weights["dec"].norm(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
+        return self.cutoff.clamp_min(0) / norms
 
     def dead_share(self) -> float:
         """Give the share of features that count as dead."""
@@ -167,10 +202,8 @@ class SparseTrainer:
             moments = {part: state[f"{name}.{part}"] for part in ("step", "exp_avg", "exp_avg_sq")}
             self.optimiser.state[tensor] = moments
 
-    def _thresholds(self) -> Float[Tensor, " d_feature"]:
-        """Divide the smallest kept score, which is |activation| times decoder norm, by the norms."""
-        norms = self.weights["dec"].norm(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
-        return self.cutoff.clamp_min(0) / norms
+    def _favours(self, balanced: bool) -> bool:
+        return balanced and self.balance > 0
 
     def _rebalance(self, share: Float[Tensor, " d_feature"], k: int, n_tokens: int) -> None:
         """Favour what was kept by a smaller share of the tokens than `_RARE` of the average a little more."""
@@ -188,12 +221,25 @@ class SparseTrainer:
         if not self.auxiliary or not len(dead):
             return
         rows = {name: self.weights[name][dead] for name in _ROWS if name in self.weights}
-        rows["b_dec"] = torch.zeros_like(self.weights["b_dec"])
+        # What the living ones leave has no bias, and is as wide as decoders are.
+        rows["b_dec"] = rows["dec"].new_zeros(rows["dec"].shape[1])
         encoder = replace(self.encoder, k=min(_REVIVED, len(dead)), rule="topk", half=False)
         rebuilt = sparse_step(rows, x, result.error, encoder, self.variance, importance)
         for name in _ROWS:
             if name in rows:
                 result.gradients[name].index_add_(0, dead, rebuilt.gradients[name], alpha=self.auxiliary)
+
+
+def require_finite(loss: float) -> None:
+    """Refuse to go on from a loss that is no number.
+
+    Raises:
+        NonFiniteError: it is NaN or infinite.
+    """
+    if not math.isfinite(loss):
+        raise NonFiniteError(
+            f"training dictionaries diverged: the loss is {loss}", "lower the learning rate of the stage"
+        )
 
 
 def is_dense(k: int, n_features: int, *, half: bool) -> bool:

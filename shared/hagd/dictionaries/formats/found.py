@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hagd.dictionaries.cross_layer import CrossLayerTranscoder
+from hagd.dictionaries.cross_layer import Dictionaries
 from hagd.dictionaries.dictionary import Dictionary, Ranking
 from hagd.dictionaries.storage import check_shapes
 from hagd.errors import InvalidInputError
@@ -31,7 +31,7 @@ class Found:
 
     source_format: str
     """Name of the format they were read from."""
-    content: Mapping[int, Dictionary] | CrossLayerTranscoder
+    content: Dictionaries
     """By layer, or one transcoder across layers; their input is of `space`."""
     space: InputSpace
     n_layers: int | None = None

@@ -1,0 +1,163 @@
+"""Layers while they learn from runs of the model: what training asks of them, and those that learn apart.
+
+A layer that learns apart takes its step as the run passes it, so no activations are kept. The tokens of a run are
+shuffled and divided into some updates, because neighbours in a text say much the same.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hagd.corpora.corpus import Batch
+from hagd.dictionaries.cross_layer import Dictionaries
+from hagd.dictionaries.dictionary import Dictionary
+from hagd.errors import NonFiniteError
+from hagd.models.language_model import LanguageModel
+from hagd.models.trunk import Passage, run_trunk
+from hagd.tasks.splits import generator_for
+from hagd_transcoder.domain.corpus_plan import CorpusPlan
+from hagd_transcoder.domain.recording import StepMeasures
+from hagd_transcoder.domain.schedules import annealed, is_balanced, learning_rate
+from hagd_transcoder.domain.sparse.step import Encoder, StepResult
+from hagd_transcoder.domain.sparse.trainer import SparseTrainer
+from hagd_transcoder.domain.starting import starting_dictionary, variance_of
+
+
+@runtime_checkable
+class Layers(Protocol):
+    """Dictionaries that learn from one run of the model after the other."""
+
+    @property
+    def trainers(self) -> Mapping[int, SparseTrainer]:
+        """Give the state of each layer."""
+        ...
+
+    def step(self, model: LanguageModel, batch: Batch, plan: CorpusPlan, step: int) -> Mapping[int, StepMeasures]:
+        """Learn from one run of the model; give what it says of each layer.
+
+        Raises:
+            NonFiniteError: an activation or a loss is NaN or infinite.
+        """
+        ...
+
+    def finished(self) -> Dictionaries:
+        """Give what has been learned."""
+        ...
+
+
+class Update(NamedTuple):
+    """One update of the weights."""
+
+    tokens: Int[Tensor, " token"]
+    """Places of its tokens among those of the run."""
+    learning_rate: float
+    k: int
+    balanced: bool
+    """Whether rare features are favoured."""
+
+
+def updates_of(plan: CorpusPlan, step: int, n_tokens: int) -> Iterator[Update]:
+    """Divide the tokens of a run into the updates of a step."""
+    order, total = (
+        torch.randperm(n_tokens, generator=generator_for(plan.seed, "tokens", step)),
+        plan.steps * plan.updates,
+    )
+    for number, tokens in enumerate(order.tensor_split(plan.updates)):
+        at = step * plan.updates + number
+        rate = learning_rate(at, total, plan.learning_rate)
+        yield Update(tokens, rate, annealed(at, total, plan.k_start, plan.k), is_balanced(at, total))
+
+
+@dataclass
+class Sums:
+    """What the updates of a step say of one layer, together."""
+
+    loss: float = 0.0
+    active: float = 0.0
+
+    def add(self, result: StepResult, plan: CorpusPlan, n_tokens: int) -> None:
+        """Take in an update of a step that reads so many tokens."""
+        self.loss += result.loss / plan.updates
+        self.active += int(result.fired.sum()) / n_tokens
+
+    def measures(self, trainer: SparseTrainer) -> StepMeasures:
+        """Give what is recorded of the step."""
+        return StepMeasures(self.loss, self.active, trainer.dead_share())
+
+
+@dataclass(frozen=True)
+class LayersApart:
+    """One dictionary per layer, each with a loss of its own."""
+
+    trainers: Mapping[int, SparseTrainer]
+
+    @staticmethod
+    def start(model: LanguageModel, batch: Batch, plan: CorpusPlan) -> "LayersApart":
+        """Begin where the plan says; the batch sets scales and ranks neurons."""
+        trainers: dict[int, SparseTrainer] = {}
+        encoder = Encoder(plan.start.activation, plan.k, plan.rule, half=plan.half)
+
+        def visit(layer: int, passage: Passage) -> None:
+            if layer not in plan.layers:
+                return
+            mlp, generator = model.blocks[layer].mlp, generator_for(plan.seed, "dictionary", layer)
+            dictionary = starting_dictionary(plan.start, mlp, layer, passage.x[batch.counted], generator)
+            variance = variance_of(passage.out[batch.counted])
+            trainers[layer] = SparseTrainer.start(
+                dictionary, variance, encoder, auxiliary=plan.auxiliary, balance=plan.balance
+            )
+
+        run_trunk(model, batch.tokens, visit, upto=max(plan.layers), half=plan.half)
+        return LayersApart(trainers)
+
+    def step(self, model: LanguageModel, batch: Batch, plan: CorpusPlan, step: int) -> dict[int, StepMeasures]:
+        found: dict[int, StepMeasures] = {}
+
+        def visit(layer: int, passage: Passage) -> None:
+            if layer in self.trainers:
+                read, written = sides_of(layer, passage, batch)
+                found[layer] = _learn(self.trainers[layer], read, written, plan, step)
+
+        run_trunk(model, batch.tokens, visit, upto=max(self.trainers), half=plan.half)
+        return found
+
+    def finished(self) -> dict[int, Dictionary]:
+        return {layer: trainer.dictionary(layer) for layer, trainer in self.trainers.items()}
+
+
+def sides_of(
+    layer: int, passage: Passage, batch: Batch
+) -> tuple[Float[Tensor, "token d_model"], Float[Tensor, "token d_model"]]:
+    """Give what the MLP reads and writes at the tokens that count.
+
+    Raises:
+        NonFiniteError: it writes NaN or infinity.
+    """
+    read, written = passage.x[batch.counted], passage.out[batch.counted]
+    if not torch.isfinite(written).all():
+        raise NonFiniteError(f"the MLP of layer {layer} gives NaN or infinity", "check the model's weights")
+    return read, written
+
+
+def _learn(
+    trainer: SparseTrainer,
+    read: Float[Tensor, "token d_model"],
+    written: Float[Tensor, "token d_model"],
+    plan: CorpusPlan,
+    step: int,
+) -> StepMeasures:
+    sums = Sums()
+    for update in updates_of(plan, step, len(read)):
+        result = trainer.step(
+            read[update.tokens],
+            written[update.tokens],
+            update.learning_rate,
+            k=update.k,
+            balanced=update.balanced,
+        )
+        sums.add(result, plan, len(read))
+    return sums.measures(trainer)
