@@ -7,6 +7,7 @@ measures only those rows.
 import sys
 from collections.abc import Callable
 
+from benchmarks.dictionaries.across import measure_across
 from benchmarks.dictionaries.modulus import measure_modulus
 from benchmarks.dictionaries.small_gpt2 import measure_small_gpt2
 from benchmarks.dictionaries.smollm2 import measure_smollm2
@@ -17,6 +18,7 @@ MEASURES: dict[str, Callable[[], list[Row]]] = {
     "steps": measure_steps,
     "modulus": measure_modulus,
     "small-gpt2": measure_small_gpt2,
+    "across": measure_across,
     "smollm2": measure_smollm2,
 }
 

@@ -11,7 +11,7 @@ from hagd.pipeline.machine import available_bytes, resident_bytes
 from hagd_transcoder.corpus_dictionaries import make_plan, memory_of, read_inputs
 from hagd_transcoder.corpus_handlers import read_config
 from hagd_transcoder.domain.corpus_calibration import time_training
-from hagd_transcoder.domain.corpus_memory import usable_bytes
+from hagd_transcoder.domain.corpus_memory import require_memory, usable_bytes
 
 
 def estimate(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
@@ -19,12 +19,17 @@ def estimate(inputs: Mapping[str, Document], config: Config, context: StageConte
 
     Seconds are by kind of work. Bytes are by phase, above what the process holds with model and corpus in it, which
     is measured; `peak_bytes` is all of it.
+
+    Raises:
+        InvalidInputError: a transcoder across layers, which is made whole to be timed, does not fit into the memory.
     """
     began = time.monotonic()
     model, corpus = read_inputs(inputs)
     checked = read_config(config)
     plan = make_plan(checked, model, corpus)
     memory, held, free = memory_of(checked, plan, model, corpus), resident_bytes(), available_bytes()
+    if plan.decoders != "own":
+        require_memory(memory, free)
     seconds = time_training(model, corpus, plan, context, shards=checked.shards, traced=checked.traced)
     content: dict[str, Any] = {
         "schema": "hagd.estimate/v1",

@@ -49,3 +49,22 @@ def test_training_on_text_leaves_its_quality_curves_and_examples(hagd: CommandLi
     assert shown.startswith("share of tokens")
     assert "feature " in shown and "|" in shown
     assert hagd("transcoder", "train", "--tensorboard", "board", "--json").error["kind"] == "usage"
+
+
+def test_a_transcoder_across_layers_is_shared_with_circuit_tracer_and_traced(hagd: CommandLine, tmp_path: Path) -> None:
+    options = [option for text in SET for option in ("--set", text)]
+    command = ["transcoder", "train", "--dictionary", "cross-layer", "--model", "model", "--data", "text"]
+    found = hagd(*command, "--out", "x", "--threads", "1", "--json", *options).data
+    assert [layer["kind"] for layer in found["layers"]] == ["cross-layer"] * 2
+    assert found["completeness"] > 0
+    assert (tmp_path / "x" / "training.svg").exists()
+    convert = ("transcoder", "convert", "x", "--model", "model", "--json")
+    answer = hagd(*convert, "--to", "circuit-tracer", "--out", "shared")
+    assert answer.code == 0, answer.err
+    assert [layer["jumps"] for layer in answer.data["layers"]] == [True, True]
+    assert hagd(*convert, "--out", "card").code == 0
+    assert "cross-layer" in (tmp_path / "card" / "README.md").read_text()
+    build = ("graph", "build", "--text", "the cat sat on a mat", "--model", "model", "--dictionaries", "shared")
+    traced = hagd(*build, "--out", "traced", "--threads", "1", "--json")
+    assert traced.code == 0, traced.err
+    assert traced.data["features"] > 0

@@ -68,13 +68,14 @@ def train(hagd: CommandLine, model: Path, text: Path, *arguments: str) -> Any:
     return answer.data
 
 
+@pytest.mark.parametrize("kind", [[], ["--dictionary", "cross-layer"]])
 def test_memory_is_told_within_a_quarter_of_what_the_worker_then_takes(
-    hagd: CommandLine, workplace: Path, model: Path, text: Path
+    kind: list[str], hagd: CommandLine, workplace: Path, model: Path, text: Path
 ) -> None:
-    told = train(hagd, model, text, "--out", "x", "--dry-run", *LARGE)
+    told = train(hagd, model, text, "--out", "x", "--dry-run", *LARGE, *kind)
     assert list(workplace.iterdir()) == []
     estimate = told["plan"][1]["estimate"]
-    train(hagd, model, text, "--out", "x", *LARGE)
+    train(hagd, model, text, "--out", "x", *LARGE, *kind)
     (taken,) = (it for it in OpenRun.open(Path("x")).state.stages if it.stage_id == "corpus-transcoder")
     held = estimate["parts"]["memory_bytes"]["held"]
     assert estimate["fits"]

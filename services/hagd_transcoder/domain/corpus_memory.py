@@ -115,7 +115,8 @@ def require_memory(found: TrainingMemory, available_bytes: int) -> None:
     if found.peak_bytes > there:
         raise InvalidInputError(
             f"training takes about {found.peak_bytes / 2**30:.1f} GiB more, and {there / 2**30:.1f} GiB are there",
-            "train fewer layers at a time (corpus-transcoder.layers, shards), fewer features, or smaller batches",
+            "train fewer features, smaller batches or, unless they learn across layers, fewer layers at a time "
+            "(corpus-transcoder.layers, shards)",
         )
 
 

@@ -81,9 +81,10 @@ def convert(
     converted = conversion.convert(found, loaded, to.value, out, text=text, any_name=any_name)
     if text is None:
         say("not measured: --probe-text FILE would tell whether they read what the file says")
-    if to is Layout.circuit_tracer and any(it.k is not None for it in converted.dictionaries.values()):
+    layers = _layers(converted)
+    if to is Layout.circuit_tracer and any(layer["k"] is not None for layer in layers):
         say("the files are TopK: circuit-tracer up to 0.5.0 takes them for ReLU, later ones read `activation` and `k`")
-    _tell(found, loaded, converted, out, as_json=as_json)
+    _tell(found, loaded, converted, layers, out, as_json=as_json)
 
 
 def read_run(folder: Path, run_id: str | None = None) -> "Found":
@@ -120,7 +121,30 @@ def _read_text(path: Path) -> str:
         raise InvalidInputError(f"the text cannot be read: {error}", "give a file of plain text") from error
 
 
-def _tell(found: "Found", loaded: "LoadedModel", converted: "Converted", out: Path, *, as_json: bool) -> None:
+def _layers(converted: "Converted") -> list[dict[str, Any]]:
+    from hagd.dictionaries.cross_layer import CrossLayerTranscoder  # noqa: PLC0415
+
+    content, measured = converted.dictionaries, {it.layer: asdict(it) for it in converted.quality}
+    if isinstance(content, CrossLayerTranscoder):
+        jumps = content.threshold is not None
+        told = {layer: {"features": len(it), "k": content.k, "jumps": jumps} for layer, it in enumerate(content.b_enc)}
+    else:
+        told = {
+            layer: {"features": it.n_features, "k": it.k, "jumps": it.threshold is not None}
+            for layer, it in content.items()
+        }
+    return [{"layer": layer, **it, **measured.get(layer, {})} for layer, it in told.items()]
+
+
+def _tell(
+    found: "Found",
+    loaded: "LoadedModel",
+    converted: "Converted",
+    layers: list[dict[str, Any]],
+    out: Path,
+    *,
+    as_json: bool,
+) -> None:
     together: dict[str, Any] = {
         "format": found.source_format,
         "space": converted.space,
@@ -129,12 +153,6 @@ def _tell(found: "Found", loaded: "LoadedModel", converted: "Converted", out: Pa
         "digest": loaded.digest,
         "out": str(out),
     }
-    measured = {quality.layer: asdict(quality) for quality in converted.quality}
-    layers = [
-        {"layer": layer, "features": it.n_features, "k": it.k, "jumps": it.threshold is not None}
-        | measured.get(layer, {})
-        for layer, it in converted.dictionaries.items()
-    ]
     if as_json:
         write_json("transcoder-conversion", together | {"layers": layers})
         return

@@ -42,8 +42,9 @@ class CrossLayerTranscoder:
             part = getattr(self, name)
             if part is not None and len(part) != layers:
                 raise ValueError(f"there are {layers} encoders, but {name} has {len(part)} layers")
-        if self.k is not None and not 0 < self.k <= min((len(it) for it in self.b_enc), default=0):
-            raise ValueError(f"it keeps {self.k} of {min((len(it) for it in self.b_enc), default=0)} features")
+        fewest = min(map(len, self.b_enc), default=0)
+        if self.k is not None and not 0 < self.k <= fewest:
+            raise ValueError(f"it keeps {self.k} of {fewest} features")
         d_model = self.w_enc[0].shape[0] if layers else 0
         for layer, w_enc in enumerate(self.w_enc):
             d_feature = w_enc.shape[-1]
@@ -63,11 +64,6 @@ class CrossLayerTranscoder:
     @property
     def n_layers(self) -> int:
         return len(self.w_enc)
-
-    @property
-    def n_features(self) -> int:
-        """Count the features of one layer, the largest where they differ."""
-        return max(len(it) for it in self.b_enc)
 
     def encode(self, layer: int, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_feature"]:
         """Give the sparse activations of one layer's features."""

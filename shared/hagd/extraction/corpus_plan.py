@@ -17,7 +17,6 @@ _OF_A_TASK: Final = (
     "task",
     "prompts",
     "modulus",
-    "dictionary",
     "resolution",
     "sizes",
     "budget",
@@ -37,7 +36,7 @@ def build_corpus_plan(
     """Give the plan, every config checked by its stage.
 
     Args:
-        settings: of these the model, the seed and the overrides count.
+        settings: of these the model, the kind of dictionary, the seed and the overrides count.
         data: files or folders of text.
         mix: task -> share of the tokens that are its prompts.
         stages: stages by id; the installed ones when None.
@@ -64,7 +63,7 @@ def build_corpus_plan(
             **({"mix": dict(mix)} if mix else {}),
             **seed,
         },
-        "corpus-transcoder": seed,
+        "corpus-transcoder": {**({"kind": settings.dictionary} if settings.dictionary else {}), **seed},
     }
     plan = tuple(
         plan_entry(stage, {**configs[stage], **settings.overrides.get(stage, {})}, stages) for stage in CORPUS_STAGES

@@ -44,9 +44,9 @@ def test_a_layer_is_rebuilt_from_the_features_of_all_layers_up_to_it() -> None:
         np.testing.assert_allclose(clt.decode(target, features, x[target]).numpy(), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("changes", [{}, {"skips": True}, {"jumps": True}])
-def test_it_is_stored_and_comes_back_bit_for_bit(changes: dict[str, bool]) -> None:
-    original = transcoder(**changes)
+@pytest.mark.parametrize(("changes", "k"), [({}, None), ({"skips": True}, None), ({"jumps": True}, None), ({}, 3)])
+def test_it_is_stored_and_comes_back_bit_for_bit(changes: dict[str, bool], k: int | None) -> None:
+    original = replace(transcoder(**changes), k=k)
     document = Document.decode(cross_layer_to_document(original, {"fvu": 0.25}).encode())
     assert document.content["metrics"] == {"fvu": 0.25}
     read = cross_layer_from_document(document)

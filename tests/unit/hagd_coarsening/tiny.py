@@ -119,18 +119,19 @@ def tiny_subject(architecture: str) -> Subject:
 
 def in_single_precision(subject: Subject) -> Subject:
     """Give the subject in float32, as artifacts hold it."""
-    return _map_tensors(subject, torch.Tensor.float)
+    return map_tensors(subject, torch.Tensor.float)
 
 
-def _map_tensors(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def map_tensors(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Give a tree of dataclasses, tuples and dicts with every tensor changed."""
     if isinstance(tree, Tensor):
         return change(tree)
     if isinstance(tree, tuple):
-        return tuple(_map_tensors(part, change) for part in tree)
+        return tuple(map_tensors(part, change) for part in tree)
     if isinstance(tree, dict):
-        return {name: _map_tensors(part, change) for name, part in tree.items()}
+        return {name: map_tensors(part, change) for name, part in tree.items()}
     if is_dataclass(tree) and not isinstance(tree, type):
-        return replace(tree, **{part.name: _map_tensors(getattr(tree, part.name), change) for part in fields(tree)})
+        return replace(tree, **{part.name: map_tensors(getattr(tree, part.name), change) for part in fields(tree)})
     return tree
 
 

@@ -55,7 +55,7 @@ class DenseCode:
 def dense_step(
     weights: Weights,
     x: Float[Tensor, "token d_model"],
-    out: Float[Tensor, "token d_model"],
+    out: Float[Tensor, "token d_out"],
     encoder: Encoder,
     variance: float,
     importance: Float[Tensor, " token"] | None = None,

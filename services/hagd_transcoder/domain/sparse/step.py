@@ -120,7 +120,7 @@ class SparseCode:
 def sparse_step(
     weights: Weights,
     x: Float[Tensor, "token d_model"],
-    out: Float[Tensor, "token d_model"],
+    out: Float[Tensor, "token d_out"],
     encoder: Encoder,
     variance: float,
     importance: Float[Tensor, " token"] | None = None,
@@ -131,7 +131,7 @@ def sparse_step(
     Args:
         weights: those of the dictionary.
         x: what the MLP reads.
-        out: what it writes.
+        out: what it writes, as wide as the rows of decoders.
         encoder: how features are activated and kept.
         variance: what squared errors are measured in.
         importance: weight of each token in the loss; the mean over tokens when None.

@@ -12,9 +12,8 @@ from jaxtyping import Int
 from safetensors import SafetensorError
 from torch import Tensor
 
-from hagd.dictionaries.cross_layer import CrossLayerTranscoder
-from hagd.dictionaries.dictionary import Dictionary
-from hagd.dictionaries.formats import circuit_tracer, hugging_face
+from hagd.dictionaries.cross_layer import CrossLayerTranscoder, Dictionaries
+from hagd.dictionaries.formats import circuit_tracer, circuit_tracer_clt, hugging_face
 from hagd.dictionaries.formats.found import Found, InputSpace
 from hagd.dictionaries.formats.hugging_face import Belongings
 from hagd.dictionaries.formats.probing import Quality, probe
@@ -33,7 +32,7 @@ _TOLD = ("n_features", "k")
 class Converted:
     """What was written, and how good it was measured to be."""
 
-    dictionaries: Mapping[int, Dictionary]
+    dictionaries: Dictionaries
     space: InputSpace
     """What the source was taken to read."""
     quality: tuple[Quality, ...]
@@ -60,11 +59,6 @@ def convert(
         probed = probe(found, loaded.model, rows_of(text, loaded))
         found, quality = replace(found, space=probed.space), probed.layers
     content = fold(found, loaded.model).content
-    if isinstance(content, CrossLayerTranscoder):
-        raise InvalidInputError(
-            f"a cross-layer transcoder has no place in the layout {target}, which holds one dictionary per layer",
-            "use it from Python: hagd.dictionaries.formats.registry.read_folder",
-        )
     measured = [asdict(it) for it in quality] or [_plain(it) for it in found.measured]
     belongings = Belongings(loaded.name, loaded.revision, loaded.digest, found.source_format)
     try:
@@ -123,17 +117,19 @@ def rows_of(text: str, loaded: LoadedModel) -> Int[Tensor, "batch pos"]:
 
 
 def _write(
-    dictionaries: Mapping[int, Dictionary],
+    dictionaries: Dictionaries,
     folder: Path,
     target: Target,
     belongings: Belongings,
     measured: Sequence[Mapping[str, Any]],
 ) -> None:
-    if target == "circuit-tracer":
+    if target == "hf":
+        metrics: dict[str, Any] = {"layers": measured} if measured else {}
+        hugging_face.write(dictionaries, folder, belongings, metrics)
+    elif isinstance(dictionaries, CrossLayerTranscoder):
+        circuit_tracer_clt.write(dictionaries, folder, belongings.base_model)
+    else:
         circuit_tracer.write(dictionaries, folder, belongings.base_model)
-        return
-    metrics: dict[str, Any] = {"layers": measured} if measured else {}
-    hugging_face.write(dictionaries, folder, belongings, metrics)
 
 
 def _plain(measured: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""Cross-layer transcoders of circuit-tracer and CLT-Forge, read from files of their layouts."""
+"""Cross-layer transcoders of circuit-tracer and CLT-Forge, read from files of their layouts, and what is written."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.numpy import load_file
 
 from hagd.dictionaries.cross_layer import CrossLayerTranscoder
+from hagd.dictionaries.formats import circuit_tracer_clt, hugging_face
 from hagd.dictionaries.formats.registry import read_folder
 from hagd.errors import InvalidInputError
-from unit.dictionaries.formats.layouts import by_layer, close, rebuilt, save
+from unit.dictionaries.formats.layouts import by_layer, close, largest, rebuilt, save
 
 LAYERS, D_MODEL, D_FEATURE, TOKENS = 3, 5, 7, 11
 PAIRS = [(source, target) for source in range(LAYERS) for target in range(source, LAYERS)]
@@ -140,4 +143,79 @@ def test_a_number_of_decoders_that_makes_no_triangle_is_refused(tmp_path: Path) 
     config = json.loads((tmp_path / "clt_cfg.json").read_text())
     (tmp_path / "clt_cfg.json").write_text(json.dumps(config | {"cross_layer_decoders": True}))
     with pytest.raises(InvalidInputError, match="3 decoders for 3 layers, expected 6"):
+        read_folder(tmp_path)
+
+
+def transcoder(**changes: Any) -> CrossLayerTranscoder:
+    w = {name: torch.from_numpy(value) for name, value in drawn(2).items()}
+    made = CrossLayerTranscoder(
+        "relu",
+        tuple(w["w_enc"]),
+        tuple(w["b_enc"]),
+        tuple(
+            torch.stack([w["w_dec"][i] for i, (source, _) in enumerate(PAIRS) if source == layer])
+            for layer in range(LAYERS)
+        ),
+        tuple(w["b_dec"]),
+        threshold=tuple(w["threshold"]),
+    )
+    return replace(made, **changes)
+
+
+def skips() -> tuple[torch.Tensor, ...]:
+    return tuple(torch.randn(LAYERS, D_MODEL, D_MODEL, generator=torch.Generator().manual_seed(4)))
+
+
+@pytest.mark.parametrize("changes", [{}, {"threshold": None}, {"w_skip": skips()}])
+def test_circuit_tracer_computes_from_the_files_what_was_written(changes: dict[str, Any], tmp_path: Path) -> None:
+    clt, x = transcoder(**changes), drawn(2)["x"]
+    circuit_tracer_clt.write(clt, tmp_path, "gpt2")
+    files = [
+        {**load_file(tmp_path / f"W_enc_{layer}.safetensors"), **load_file(tmp_path / f"W_dec_{layer}.safetensors")}
+        for layer in range(LAYERS)
+    ]
+    expected = np.zeros((LAYERS, TOKENS, D_MODEL), np.float32)
+    for layer, it in enumerate(files):
+        pre = x[layer] @ it[f"W_enc_{layer}"].T + it[f"b_enc_{layer}"]
+        features = np.where(pre > it.get(f"threshold_{layer}", np.float32(0)), pre, 0)
+        expected[layer:] += np.einsum("tf,fld->ltd", features, it[f"W_dec_{layer}"])
+        expected[layer] += it[f"b_dec_{layer}"] + (x[layer] @ it[f"W_skip_{layer}"] if "w_skip" in changes else 0)
+    close(rebuilt_layers(clt, x), expected)
+    found = read_folder(tmp_path)
+    assert (found.source_format, found.space, found.base_model) == ("circuit-tracer-clt", "mlp-input", "gpt2")
+    close(rebuilt_layers(found.content, x), expected)
+
+
+def test_a_top_k_across_layers_is_refused_by_circuit_tracer_and_kept_for_the_hub(tmp_path: Path) -> None:
+    clt = transcoder(threshold=None, k=2)
+    with pytest.raises(InvalidInputError, match="this one is TopK of 2"):
+        circuit_tracer_clt.write(clt, tmp_path / "a", "gpt2")
+    belongings = hugging_face.Belongings("gpt2", "0123abc", "d" * 64, "hagd-run")
+    (tmp_path / "b").mkdir()
+    hugging_face.write(clt, tmp_path / "b", belongings, {"layers": [{"layer": 1, "fvu": 0.125}]})
+    found = read_folder(tmp_path / "b")
+    assert (found.source_format, found.n_layers, found.digest) == ("hf", LAYERS, "d" * 64)
+    assert isinstance(found.content, CrossLayerTranscoder)
+    assert found.content.k == 2
+    assert all(torch.equal(a, b) for a, b in zip(found.content.w_dec, clt.w_dec, strict=True))
+    card = (tmp_path / "b" / "README.md").read_text()
+    assert "# A cross-layer transcoder of the MLPs of gpt2" in card
+    assert "| 1 | cross-layer | 2 largest by activation | 7 | 0.125 |" in card
+    assert "all later ones" in card
+
+
+def test_the_strongest_features_of_each_layer_are_kept() -> None:
+    clt, x = transcoder(threshold=None, k=2), torch.from_numpy(drawn(2)["x"])
+    for layer in range(LAYERS):
+        everything = replace(clt, k=None).encode(layer, x[layer]).numpy()
+        close(clt.encode(layer, x[layer]).numpy(), largest(everything, 2))
+    with pytest.raises(ValueError, match="keeps 8 of 7 features"):
+        transcoder(k=8)
+
+
+def test_a_skip_path_of_some_layers_only_is_refused(tmp_path: Path) -> None:
+    circuit_tracer_clt.write(transcoder(w_skip=skips()), tmp_path, "gpt2")
+    tensors = load_file(tmp_path / "W_enc_1.safetensors")
+    save(tmp_path / "W_enc_1.safetensors", **{name: it for name, it in tensors.items() if name != "W_skip_1"})
+    with pytest.raises(InvalidInputError, match="have a W_skip and others none"):
         read_folder(tmp_path)
