@@ -105,7 +105,7 @@ bench-runtime: export MKL_NUM_THREADS := 1
 bench-runtime: servers  ## what the runtime costs over real Kafka and MinIO; at most 20 minutes
 	PYTHONPATH=tools $(BIN)/python -m benchmarks.runtime
 
-bench-dictionaries: $(MODEL)  ## training dictionaries, beside eai-sparsify; an hour and a half
+bench-dictionaries: $(MODEL)  ## training dictionaries, beside eai-sparsify; an hour and three quarters
 	$(BIN)/python -m benchmarks.dictionaries
 
 bench-attribution: $(MODEL)  ## graphs of one prompt, beside circuit-tracer; ten minutes

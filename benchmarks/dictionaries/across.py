@@ -1,7 +1,7 @@
 """One transcoder across the layers of the small GPT-2 beside dictionaries of its layers: equal tokens, features and k.
 
 Across layers, the same number of features has more decoders, so what is equal is what a reader looks at: how many
-features are active.
+features are active. The control is dictionaries of layers with as many weights, which have more features.
 """
 
 import statistics
@@ -25,8 +25,11 @@ _EQUAL: Final[dict[str, Any]] = {
     "skip": False,
     "rule": "batch-topk",
 }
+_BLOCKS_ACROSS: Final = N_LAYERS + N_LAYERS * (N_LAYERS + 1) // 2
+"""Matrices of features by width that encoders and untied decoders are across layers."""
 _KINDS: Final[dict[str, dict[str, Any]]] = {
     "per layer": {},
+    "per layer, as many weights": {"n_features": FEATURES * _BLOCKS_ACROSS // (2 * N_LAYERS)},
     "across": {"kind": "cross-layer"},
     "across, tied": {"kind": "cross-layer", "decoders": "tied"},
 }
@@ -58,7 +61,7 @@ def measure_across() -> list[Row]:
             found[kind].append({**measured, **traced.together})
     rows: list[Row] = []
     for kind, runs in found.items():
-        title = f"GPT-2 of {N_LAYERS} layers, F={FEATURES}, k={K}, {TOKENS} tokens, {kind}"
+        title = f"GPT-2 of {N_LAYERS} layers, k={K}, {TOKENS} tokens, {kind}"
         rows += [_row(f"{title}: {name}", [run[name] for run in runs], "seeds") for name in _SHOWN]
         for measure in ("fvu", "l0", "dead_share"):
             by_layer = zip(*([layer[measure] for layer in run["layers"]] for run in runs), strict=True)
