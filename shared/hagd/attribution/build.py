@@ -33,8 +33,6 @@ def silent(_done: float, _total: float, _message: str) -> None:
     """Report progress to nobody."""
 
 
-CHUNK_CELLS: Final = 1 << 20
-"""Cells of the stream of the targets that go down together: few enough to stay near the processor."""
 BUFFER_CELLS: Final = 1 << 27
 """Cells of the rows over all columns that are held while features are chosen."""
 MOST_TOGETHER: Final = 512
@@ -136,14 +134,14 @@ def build_local_graph(
     )
 
 
-def chunks(readers: Readers, width: int, most: int = MOST_TOGETHER) -> Iterator[tuple[slice, Readers]]:
-    """Split targets, sorted by position, into those that go down together."""
+def chunks(readers: Readers, most_places: int, most: int = MOST_TOGETHER) -> Iterator[tuple[slice, Readers]]:
+    """Split targets, sorted by position, into those that go down together, as `Descent.most_places` says."""
     start, positions = 0, readers.positions.tolist()
     while start < len(positions):
         count = 1
         # A chunk is as deep as its last position.
         while start + count < len(positions) and count < most:
-            if (count + 1) * (positions[start + count] + 1) * width > CHUNK_CELLS and count >= 16:
+            if (count + 1) * (positions[start + count] + 1) > most_places and count >= 16:
                 break
             count += 1
         rows = slice(start, start + count)
@@ -162,7 +160,7 @@ def _rows(
 ) -> tuple[RowTable, Float[Tensor, " row"], Float[Tensor, " row"]]:
     """Take the rows of the features that have columns, then of the targets; give them with scalars and biases."""
     descent = Descent(frozen, columns, half=config.half)
-    n_rows, width = columns.n_features + len(ends), frozen.embed.shape[1]
+    n_rows = columns.n_features + len(ends)
     table = RowTable(n_rows, len(columns), frozen.embed, folder)
     scalars, biases = frozen.embed.new_zeros(n_rows), frozen.embed.new_zeros(n_rows)
     done = 0
@@ -170,7 +168,7 @@ def _rows(
         if layer < columns.n_layers and len(columns.chosen[layer]) == 0:
             continue
         readers = read_features(frozen, quiet, layer, columns.chosen[layer]) if layer < columns.n_layers else ends
-        for part, some in chunks(readers, width):
+        for part, some in chunks(readers, descent.most_places):
             at = slice(done + part.start, done + part.stop)
             descent.run(some.vectors, some.positions, some.site, table.edges[at])
             table.let_go()
@@ -197,14 +195,13 @@ def _choose(
     descent = Descent(frozen, columns, half=config.half)
     budget = left = int(config.most_features or 0)
     influence = torch.zeros(len(columns), dtype=torch.float64, device=frozen.embed.device)
-    width = frozen.embed.shape[1]
     buffer = torch.empty(0, device=frozen.embed.device)
 
     def take(readers: Readers, reached: Float[Tensor, " row"]) -> Float[Tensor, " row"]:
         nonlocal buffer
         received = torch.empty(len(readers), device=frozen.embed.device)
         most = max(16, min(MOST_TOGETHER, BUFFER_CELLS // len(columns)))
-        for part, some in chunks(readers, width, most):
+        for part, some in chunks(readers, descent.most_places, most):
             if buffer.numel() < len(some) * len(columns):
                 buffer = torch.empty(len(some) * len(columns), device=frozen.embed.device)
             out = buffer[: len(some) * len(columns)].view(len(some), -1).zero_()

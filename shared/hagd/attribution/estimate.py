@@ -15,10 +15,11 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from hagd.artifacts.mapped import PAGE_BYTES
-from hagd.attribution.build import BUFFER_CELLS, CHUNK_CELLS, MOST_TOGETHER
+from hagd.attribution.build import BUFFER_CELLS, MOST_TOGETHER
 from hagd.attribution.build_heads import SOURCES_TOGETHER
 from hagd.attribution.columns import Columns
 from hagd.attribution.coordinates import coordinate_layers
+from hagd.attribution.descent import CHUNK_CELLS
 from hagd.attribution.frozen import FrozenPrompt
 from hagd.attribution.heard_tokens import hears_tokens
 from hagd.attribution.row_table import READ_CELLS

@@ -90,7 +90,7 @@ def _time_descent(
             readers = read_features(frozen, quiet, layer, asked.chosen[layer])
         else:
             continue
-        parts = [some for _, some in chunks(readers, frozen.embed.shape[1], most)]
+        parts = [some for _, some in chunks(readers, descent.most_places, most)]
         seconds += clock() - began + _time_parts(parts, take, clock)
     return seconds
 
