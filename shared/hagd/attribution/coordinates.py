@@ -118,7 +118,9 @@ class Coordinates:
         """Give what the rows read, as products take it."""
         if not state.layers:
             return state.coordinates.to(self._products)
-        return state.coordinates[:, :, : len(state.layers) * self._kv_width]
+        found = state.coordinates[:, :, : len(state.layers) * self._kv_width]
+        # Products in bfloat16 would copy them for each band, transposed.
+        return found.contiguous() if self._products == torch.bfloat16 else found
 
     def take_in(self, state: State, carried: Float[Tensor, "pos row kv_width"], rows: Standing, layer: int) -> None:
         """Add to a state what the heads of a block carry."""
