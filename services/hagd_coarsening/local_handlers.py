@@ -1,6 +1,6 @@
 """The stage that traces one prompt, as the pipeline sees it. Loads without torch."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -30,6 +30,8 @@ class LocalGraphStageConfig(BaseModel):
     """Heads are nodes, one at every position, and cut points: all other edges stay at their position."""
     half: bool = False
     """Products in bfloat16, where the processor has instructions for it."""
+    spill: Literal["auto", "always", "never"] = "auto"
+    """Whether rows go into a file on the disk of the run: where memory would not hold them, always, or never."""
 
 
 def resolve(config: Config) -> dict[str, Any]:
@@ -58,6 +60,8 @@ STAGE = StageSpec(
     outputs=("local_graph",),
     run="hagd_coarsening.local_stage:run",
     resolve=resolve,
+    local_fields=frozenset({"spill"}),
     title="Tracing the prompt",
+    estimate="hagd_coarsening.local_estimate:estimate",
     fields=fields_of(LocalGraphStageConfig),
 )

@@ -1,13 +1,15 @@
-"""Trace one prompt, from artifacts to an artifact: decode, check that it fits into memory, attribute, encode."""
+"""Trace one prompt, from artifacts to an artifact: decode, see where its rows fit, attribute, encode."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from hagd.artifacts.document import Document
+from hagd.artifacts.filesystem import storage_error
 from hagd.attribution.build import LocalGraphConfig, PromptText, build_local_graph
-from hagd.attribution.estimate import require_memory
+from hagd.attribution.estimate import GraphPlan, Room, plan_graph
 from hagd.attribution.frozen import FrozenPrompt, freeze
 from hagd.attribution.replacement import Replacement
 from hagd.attribution.targets import LogitChoice, Targets, difference, likeliest, of_tokens
@@ -16,38 +18,64 @@ from hagd.errors import InvalidInputError
 from hagd.graphs.local_storage import local_graph_to_document
 from hagd.models.storage import model_from_document
 from hagd.pipeline.contract import Config, StageContext
-from hagd.pipeline.machine import available_bytes
-from hagd.tasks.prompt import prompt_from_document
+from hagd.pipeline.machine import available_bytes, free_disk_bytes
+from hagd.tasks.prompt import Prompt, prompt_from_document
 from hagd_coarsening.local_handlers import LocalGraphStageConfig, read_config
+
+
+@dataclass(frozen=True)
+class PromptAtHand:
+    """A prompt that was run, and where the rows of its graph go."""
+
+    prompt: Prompt
+    frozen: FrozenPrompt
+    targets: Targets
+    config: LocalGraphConfig
+    room: Room
+    plan: GraphPlan
 
 
 def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
     """Build the graph of one prompt. See `StageFunction`.
 
     Raises:
-        InvalidInputError: the prompt does not fit the model, a target is no token, or the graph does not fit in memory.
+        InvalidInputError: the prompt does not fit the model, a target is no token, or the graph fits nowhere.
         CorruptArtifactError: an input is not what its role says.
         NonFiniteError: the model or the attribution diverged.
+        StoreFullError, UnavailableError: the rows cannot be written to the disk of the run.
     """
     checked = read_config(config)
-    model, prompt = model_from_document(inputs["model"]), prompt_from_document(inputs["prompt"])
-    tokens = torch.from_numpy(prompt.tokens)
-    context.progress(0, 1, f"running {len(tokens)} tokens")
-    replacement = Replacement(any_dictionaries_from_document(inputs["dictionaries"]), model)
-    frozen = freeze(model, replacement, tokens, plain=min(checked.plain_positions, max(len(tokens) - 1, 0)))
-    targets = _targets(frozen, checked, prompt.vocabulary)
-    require_memory(frozen, len(targets), checked.nodes, available_bytes(), heads=checked.heads)
-    graph = build_local_graph(
-        frozen,
-        PromptText(prompt.text, prompt.token_texts),
-        targets,
-        LocalGraphConfig(most_features=checked.nodes, half=checked.half, heads=checked.heads),
-        context.progress,
-    )
+    at_hand, folder = prepare(inputs, checked, context), context.scratch_folder()
+    prompt = at_hand.prompt
+    try:
+        graph = build_local_graph(
+            at_hand.frozen,
+            PromptText(prompt.text, prompt.token_texts),
+            at_hand.targets,
+            at_hand.config,
+            context.progress,
+            folder if at_hand.plan.in_file else None,
+        )
+    except OSError as error:
+        raise storage_error(error, folder) from error
     graph = dataclasses.replace(
         graph, provenance={"model": prompt.model, "plain_positions": str(checked.plain_positions)}
     )
     return {"local_graph": local_graph_to_document(graph)}
+
+
+def prepare(inputs: Mapping[str, Document], config: LocalGraphStageConfig, context: StageContext) -> PromptAtHand:
+    """Run the prompt, and see where the rows of its graph fit; errors as of `run`."""
+    model, prompt = model_from_document(inputs["model"]), prompt_from_document(inputs["prompt"])
+    tokens = torch.from_numpy(prompt.tokens)
+    context.progress(0, 1, f"running {len(tokens)} tokens")
+    replacement = Replacement(any_dictionaries_from_document(inputs["dictionaries"]), model)
+    frozen = freeze(model, replacement, tokens, plain=min(config.plain_positions, max(len(tokens) - 1, 0)))
+    targets = _targets(frozen, config, prompt.vocabulary)
+    room = Room(available_bytes(), free_disk_bytes(context.scratch_folder()))
+    plan = plan_graph(frozen, len(targets), config.nodes, room, heads=config.heads, spill=config.spill)
+    graph = LocalGraphConfig(most_features=config.nodes, half=config.half, heads=config.heads)
+    return PromptAtHand(prompt, frozen, targets, graph, room, plan)
 
 
 def _targets(frozen: FrozenPrompt, config: LocalGraphStageConfig, names: Sequence[str]) -> Targets:

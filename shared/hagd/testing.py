@@ -2,9 +2,11 @@
 
 import hashlib
 import secrets
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from hagd.artifacts.clock import Clock
 from hagd.artifacts.document import Document
@@ -194,6 +196,7 @@ class RecordingContext:
     """Raise CancelledError at the call of `progress` after this many."""
     reports: list[tuple[float, float, str]] = field(default_factory=list[tuple[float, float, str]])
     checkpoints: dict[int, Document] = field(default_factory=dict[int, Document])
+    scratch: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
 
     def progress(self, done: float, total: float, message: str) -> None:
         if self.cancel_after is not None and len(self.reports) >= self.cancel_after:
@@ -206,6 +209,9 @@ class RecordingContext:
     def load_checkpoint(self) -> tuple[int, Document] | None:
         step = max(self.checkpoints, default=None)
         return None if step is None else (step, self.checkpoints[step])
+
+    def scratch_folder(self) -> Path:
+        return self.scratch
 
 
 @dataclass

@@ -65,7 +65,7 @@ class Deployment:
     def start(self) -> list[threading.Thread]:
         store, clock = self.runs.store, SystemClock()
         router = RequestRouter(self.log, self.runs, STAGES)
-        works: list[Callable[[], None]] = [partial(self._route, router)]
+        works: list[Callable[[], None]] = [partial(router.run, self.stop)]
         for spec in STAGES.values():
             leases = LeaseTable(store, clock)
             loop = StageLoop(spec, self.log, store, self.runs, InlineExecutor(), leases, clock, stop=self.stop)
@@ -74,10 +74,6 @@ class Deployment:
         for thread in threads:
             thread.start()
         return threads
-
-    def _route(self, router: RequestRouter) -> None:
-        while not self.stop.is_set():
-            router.step()
 
     def _guard(self, work: Callable[[], None]) -> None:
         try:
@@ -92,7 +88,11 @@ class Deployment:
         producer.close()
 
     def outcome(self, run_id: str) -> Outcome:
-        eventually(lambda: self.runs.outcome(run_id) is not None)
+        def ended() -> bool:
+            assert self.broken == []
+            return self.runs.outcome(run_id) is not None
+
+        eventually(ended)
         outcome = self.runs.outcome(run_id)
         assert outcome is not None
         return outcome
@@ -232,8 +232,12 @@ def raw(address: str, topic: str) -> list[Any]:
     consumer.seek_to_beginning(*places)
     ends = consumer.end_offsets(places)
     found: list[Any] = []
-    while any(consumer.position(place) < ends[place] for place in places):
-        found += [record for batch in consumer.poll(500).values() for record in batch]
+
+    def done() -> bool:
+        found.extend(record for batch in consumer.poll(500).values() for record in batch)
+        return all(consumer.position(place) >= ends[place] for place in places)
+
+    eventually(done)
     consumer.close()
     return found
 

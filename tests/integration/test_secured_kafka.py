@@ -98,12 +98,7 @@ def test_every_stage_does_its_work_under_its_own_name(guarded: GuardedKafka, tmp
         loop = StageLoop(spec, logs[user], store, runs, InlineExecutor(), leases, clock, stop=stop)
         threads.append(threading.Thread(target=loop.run))
     router = RequestRouter(logs[USERS[0]], runs, STAGES)
-
-    def route() -> None:
-        while not stop.is_set():
-            router.step()
-
-    threads.append(threading.Thread(target=route))
+    threads.append(threading.Thread(target=router.run, args=(stop,)))
     for thread in threads:
         thread.start()
     try:

@@ -4,7 +4,6 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,7 +12,6 @@ import pytest
 from hagd.artifacts.clock import SystemClock
 from hagd.artifacts.leases import LeaseTable
 from hagd.artifacts.s3 import S3Store
-from hagd.errors import UnavailableError
 from hagd.events.kafka.admin import Durability, create_topics, plan_topics
 from hagd.events.kafka.log import KafkaEventLog
 from hagd.events.topics import fact_topic
@@ -45,18 +43,11 @@ class Service:
     def start(self) -> None:
         runs, clock = RunStore(self.store), SystemClock()
         router = RequestRouter(self.log, runs, self.stages)
-
-        def route() -> None:
-            while not self.stop.is_set():
-                # A rebalance that takes long counts as an outage, which a service waits out.
-                with suppress(UnavailableError):
-                    router.step()
-
         for spec in self.stages.values():
             leases = LeaseTable(self.store, clock)
             loop = StageLoop(spec, self.log, self.store, runs, InlineExecutor(), leases, clock, stop=self.stop)
             self.threads.append(threading.Thread(target=loop.run))
-        self.threads.append(threading.Thread(target=route))
+        self.threads.append(threading.Thread(target=router.run, args=(self.stop,)))
         for thread in self.threads:
             thread.start()
 

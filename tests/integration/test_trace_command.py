@@ -102,6 +102,20 @@ def test_a_score_is_split_into_pairs(ask: CommandLine) -> None:
     assert {"query", "key", "weight"} == set(found["pairs"][0])
 
 
+def test_what_a_trace_takes_is_told_and_leaves_nothing(ask: CommandLine, traced: Path) -> None:
+    before = sorted(traced.iterdir())
+    asked = ("graph", "build", "--text", TEXT, "--model", "smollm2", "--nodes", "300", "--dry-run", "--quiet")
+    prompt, graph = ok(ask(*asked, "--json")).data["plan"]
+    assert prompt["estimate"]["seconds"] > 0
+    told = graph["estimate"]
+    assert told["parts"]["size"]["features"] == 300
+    assert told["fits"]
+    assert 0 < sum(told["parts"]["seconds"].values()) <= told["seconds"]
+    assert told["peak_bytes"] > told["parts"]["size"]["bytes of rows"] > 0
+    assert "bytes of rows" in ok(ask(*asked)).out
+    assert sorted(traced.iterdir()) == before
+
+
 @pytest.mark.parametrize(
     "command",
     [

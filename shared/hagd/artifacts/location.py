@@ -1,5 +1,6 @@
 """Opening a store from its address, which is how a worker process gets the store of its driver."""
 
+import tempfile
 from pathlib import Path
 
 from hagd.artifacts.filesystem import FilesystemStore
@@ -29,3 +30,9 @@ def open_store(location: str, *, probe: bool = False) -> ArtifactStore:
         f"no store can be opened at {location!r}",
         "known addresses: file:/absolute/folder, s3:http://host:port/bucket[/folder]",
     )
+
+
+def scratch_folder(location: str) -> Path:
+    """Give a folder for nameless files: on the disk of the store at `location`, or this machine's where it has none."""
+    scheme, _, rest = location.partition(":")
+    return Path(rest) if scheme == "file" else Path(tempfile.gettempdir())

@@ -14,6 +14,8 @@ from hagd.artifacts.reference import ArtifactRef
 from hagd.errors import InvalidInputError
 
 _SEGMENT: Final = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+_LARGEST_WHOLE_BYTES: Final = 1 << 25
+"""Up to here a document is looked for before it is written, which pieces cannot be."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,9 @@ def checked_key(key: str) -> str:
 
 
 def put_document(store: ArtifactStore, document: Document) -> ArtifactRef:
-    """Keep a document; equal documents get equal references."""
+    """Keep a document; equal documents get equal references. A large one is never in memory as bytes."""
+    if document.tensor_bytes > _LARGEST_WHOLE_BYTES:
+        return store.put_blob(document.pieces(), document.media_type)
     return store.put_blob(document.encode(), document.media_type)
 
 

@@ -5,10 +5,12 @@ Norms are pulled into the maps, and denominators kept apart: they differ by posi
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
+from hagd.attribution.bands import Slots, bands_of
 from hagd.attribution.columns import Columns
 from hagd.attribution.frozen import FrozenPrompt
 from hagd.models.language_model import Norm
@@ -26,38 +28,17 @@ class Block:
     skip: Float[Tensor, "d_model d_model"] | None
     skip_scale: Float[Tensor, "pos 1"]
     writers: dict[int, Float[Tensor, "written d_model"]]
-    """By source layer: what each feature with a column writes here. Those of the block's own layer hold its errors,
-    too, each behind the features of its position."""
+    """By source layer: what each feature with a column writes here; behind those of the own layer stand its errors."""
+    slots: dict[int, Slots]
+    """By source layer: where all that stands in bands, an error behind the features of its position."""
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where features and errors stand among what their layer writes: by position, the error behind the features."""
-
-    among: tuple[Int[Tensor, " _"], ...]
-    """By layer: places of the features."""
-    behind: Int[Tensor, "layer pos"]
-    """Places of the errors."""
-
-    @staticmethod
-    def of(columns: Columns) -> "Places":
-        """Number what is written, for the features that have a column."""
-        device = columns.positions.device
-        bounds = torch.from_numpy(columns.starts - columns.starts[:, :1]).to(device)
-        positions = [columns.positions[columns.of_layer(layer)] for layer in range(columns.n_layers)]
-        return Places(
-            tuple(at + torch.arange(len(at), device=device) for at in positions),
-            bounds[:, 1:] + torch.arange(columns.n_pos, device=device),
-        )
-
-
-def prepare_block(frozen: FrozenPrompt, columns: Columns, places: Places, number: int, dtype: torch.dtype) -> Block:
+def prepare_block(frozen: FrozenPrompt, columns: Columns, number: int, dtype: torch.dtype) -> Block:
     """Make the maps of a block.
 
     Args:
         frozen: the prompt.
         columns: the sources that are written.
-        places: those of `columns`.
         number: the layer.
         dtype: of products; denominators stay as they are.
     """
@@ -69,10 +50,7 @@ def prepare_block(frozen: FrozenPrompt, columns: Columns, places: Places, number
         source: features_written(frozen, columns, source, w_dec)
         for source, w_dec in frozen.replacement.writers(number).items()
     }
-    own = layer.error.new_empty(len(places.among[number]) + len(layer.error), layer.error.shape[1])
-    own[places.among[number]] = writers.get(number, own[:0])
-    own[places.behind[number]] = layer.error
-    writers[number] = own
+    writers[number] = torch.cat([writers.get(number, layer.error[:0]), layer.error])
     return Block(
         w_o=attention.w_o.permute(2, 0, 1).flatten(1).to(dtype),
         w_v=through(block.norm_attention, attention.w_v.transpose(1, 2).flatten(0, 1)).to(dtype),
@@ -80,7 +58,20 @@ def prepare_block(frozen: FrozenPrompt, columns: Columns, places: Places, number
         skip=None if skip is None else through(block.norm_mlp, skip.T).to(dtype),
         skip_scale=layer.mlp_scale,
         writers={source: written.to(dtype) for source, written in writers.items()},
+        slots={source: _slots(columns, source, errors=source == number) for source in writers},
     )
+
+
+def _slots(columns: Columns, source: int, *, errors: bool) -> Slots:
+    """Give where the features of a layer stand, and perhaps its errors."""
+    here, starts = columns.of_layer(source), columns.starts[source]
+    positions, counts = columns.positions[here], np.diff(starts)
+    device = positions.device
+    slots = torch.arange(here.start, here.stop, device=device) - torch.from_numpy(starts).to(device)[positions]
+    if errors:
+        positions = torch.cat([positions, torch.arange(columns.n_pos, device=device)])
+        slots = torch.cat([slots, torch.from_numpy(counts).to(device)])
+    return Slots(positions, slots, bands_of((counts + errors).tolist()))
 
 
 def features_written(

@@ -3,11 +3,12 @@
 With a budget, layers are visited from the last to the first, so the influence of a layer's features is known, over all
 rows taken so far, before any of them gets a row. The choice is made without keeping a row; then the rows of what was
 chosen are taken again, on the chosen columns alone. So memory grows with the square of the budget, not with what is
-active.
+active; and where even that is too much, rows lie in a file.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -20,6 +21,7 @@ from hagd.attribution.columns import Columns
 from hagd.attribution.descent import Descent
 from hagd.attribution.frozen import FrozenPrompt, Stream
 from hagd.attribution.reading import Readers, read_features, read_targets
+from hagd.attribution.row_table import RowTable
 from hagd.attribution.targets import Targets
 from hagd.errors import InvalidInputError, NonFiniteError
 from hagd.graphs.local_graph import LocalGraph
@@ -31,8 +33,6 @@ def silent(_done: float, _total: float, _message: str) -> None:
     """Report progress to nobody."""
 
 
-CHUNK_CELLS: Final = 1 << 20
-"""Cells of the stream of the targets that go down together: few enough to stay near the processor."""
 BUFFER_CELLS: Final = 1 << 27
 """Cells of the rows over all columns that are held while features are chosen."""
 MOST_TOGETHER: Final = 512
@@ -62,11 +62,25 @@ class PromptText:
 
 @torch.no_grad()
 def build_local_graph(
-    frozen: FrozenPrompt, text: PromptText, targets: Targets, config: LocalGraphConfig, progress: Progress
+    frozen: FrozenPrompt,
+    text: PromptText,
+    targets: Targets,
+    config: LocalGraphConfig,
+    progress: Progress,
+    folder: Path | None = None,
 ) -> LocalGraph:
     """Take the rows of targets and features.
 
+    Args:
+        frozen: the prompt.
+        text: what it is called.
+        targets: what the graph ends at.
+        config: what decides the graph.
+        progress: told of what is done.
+        folder: where rows go into a file, which goes with the graph; None for memory. The graph is the same.
+
     Raises:
+        OSError: the folder has no room for the rows.
         InvalidInputError: the number of features is not positive, or none is active on the prompt.
         NonFiniteError: an edge is NaN or infinite.
     """
@@ -87,18 +101,20 @@ def build_local_graph(
         columns = Columns.of(frozen, keep)
     if config.heads:
         left = None if keep is None else [~it for it in keep]
-        found = take_rows(frozen, columns, targets, left, progress)
-        rows, scalars, biases, left_out_abs = found.rows, found.scalars, found.biases, found.left_out_abs
+        found = take_rows(frozen, columns, targets, left, progress, folder)
+        table, scalars, biases, left_out_abs = found.table, found.scalars, found.biases, found.left_out_abs
         heads = found.heads
     else:
-        rows, scalars, biases = _rows(frozen, quiet, ends, columns, config, progress)
+        table, scalars, biases = _rows(frozen, quiet, ends, columns, config, progress, folder)
         heads, left_out_abs = np.zeros((0, 3), dtype=np.int64), torch.zeros_like(scalars)
-        if received is not None:
-            absolute = torch.cat([part.abs().sum(1) for part in rows.split(MOST_TOGETHER)])
-            left_out_abs = (received - absolute).clamp_min(0)
-    if not torch.isfinite(rows.sum()):
+    sums = torch.empty_like(scalars)
+    for place, edges in table.parts():
+        sums[place] = edges.sum(1)
+        if received is not None and not config.heads:
+            left_out_abs[place] = (received[place] - edges.abs().sum(1)).clamp_min(0)
+    if not torch.isfinite(sums).all():
         raise NonFiniteError("the graph holds NaN or infinity", "check the weights of model and dictionaries")
-    left_out = torch.zeros_like(scalars) if keep is None else scalars - biases - rows.sum(1)
+    left_out = torch.zeros_like(scalars) if keep is None else scalars - biases - sums
     values = torch.cat([layer.features.values[at] for layer, at in zip(frozen.layers, columns.chosen, strict=True)])
     features = torch.stack([columns.layers, columns.positions, columns.ids], dim=1)
     return LocalGraph(
@@ -109,7 +125,7 @@ def build_local_graph(
         features=features.cpu().numpy(),
         activations=values.float().cpu().numpy(),
         targets=targets.named,
-        rows=rows.cpu().numpy(),
+        rows=table.array(),
         scalars=scalars.float().cpu().numpy(),
         biases=biases.float().cpu().numpy(),
         left_out=left_out.float().cpu().numpy(),
@@ -118,14 +134,14 @@ def build_local_graph(
     )
 
 
-def chunks(readers: Readers, width: int, most: int = MOST_TOGETHER) -> Iterator[tuple[slice, Readers]]:
-    """Split targets, sorted by position, into those that go down together."""
+def chunks(readers: Readers, most_places: int, most: int = MOST_TOGETHER) -> Iterator[tuple[slice, Readers]]:
+    """Split targets, sorted by position, into those that go down together, as `Descent.most_places` says."""
     start, positions = 0, readers.positions.tolist()
     while start < len(positions):
         count = 1
         # A chunk is as deep as its last position.
         while start + count < len(positions) and count < most:
-            if (count + 1) * (positions[start + count] + 1) * width > CHUNK_CELLS and count >= 16:
+            if (count + 1) * (positions[start + count] + 1) > most_places and count >= 16:
                 break
             count += 1
         rows = slice(start, start + count)
@@ -140,25 +156,26 @@ def _rows(
     columns: Columns,
     config: LocalGraphConfig,
     progress: Progress,
-) -> tuple[Float[Tensor, "row column"], Float[Tensor, " row"], Float[Tensor, " row"]]:
+    folder: Path | None,
+) -> tuple[RowTable, Float[Tensor, " row"], Float[Tensor, " row"]]:
     """Take the rows of the features that have columns, then of the targets; give them with scalars and biases."""
     descent = Descent(frozen, columns, half=config.half)
-    n_rows, width = columns.n_features + len(ends), frozen.embed.shape[1]
-    # Pages that nothing is written to, half of them, take no memory.
-    rows = torch.zeros(n_rows, len(columns), dtype=frozen.embed.dtype, device=frozen.embed.device)
-    scalars, biases = rows.new_zeros(n_rows), rows.new_zeros(n_rows)
+    n_rows = columns.n_features + len(ends)
+    table = RowTable(n_rows, len(columns), frozen.embed, folder)
+    scalars, biases = frozen.embed.new_zeros(n_rows), frozen.embed.new_zeros(n_rows)
     done = 0
     for layer in range(columns.n_layers + 1):
         if layer < columns.n_layers and len(columns.chosen[layer]) == 0:
             continue
         readers = read_features(frozen, quiet, layer, columns.chosen[layer]) if layer < columns.n_layers else ends
-        for part, some in chunks(readers, width):
+        for part, some in chunks(readers, descent.most_places):
             at = slice(done + part.start, done + part.stop)
-            descent.run(some.vectors, some.positions, some.site, rows[at])
+            descent.run(some.vectors, some.positions, some.site, table.edges[at])
+            table.let_go()
             scalars[at], biases[at] = some.scalars, some.biases
             progress(at.stop, n_rows, f"edges of {n_rows} nodes, layer {layer}")
         done += len(readers)
-    return rows, scalars, biases
+    return table, scalars, biases
 
 
 def _choose(
@@ -178,14 +195,13 @@ def _choose(
     descent = Descent(frozen, columns, half=config.half)
     budget = left = int(config.most_features or 0)
     influence = torch.zeros(len(columns), dtype=torch.float64, device=frozen.embed.device)
-    width = frozen.embed.shape[1]
     buffer = torch.empty(0, device=frozen.embed.device)
 
     def take(readers: Readers, reached: Float[Tensor, " row"]) -> Float[Tensor, " row"]:
         nonlocal buffer
         received = torch.empty(len(readers), device=frozen.embed.device)
         most = max(16, min(MOST_TOGETHER, BUFFER_CELLS // len(columns)))
-        for part, some in chunks(readers, width, most):
+        for part, some in chunks(readers, descent.most_places, most):
             if buffer.numel() < len(some) * len(columns):
                 buffer = torch.empty(len(some) * len(columns), device=frozen.embed.device)
             out = buffer[: len(some) * len(columns)].view(len(some), -1).zero_()

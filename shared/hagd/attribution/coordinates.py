@@ -9,15 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from hagd.attribution.blocks import Block
-from hagd.attribution.columns import Columns
 from hagd.attribution.frozen import FrozenPrompt
 from hagd.attribution.standing import Standing
+from hagd.models.precision import multiply
 
 _LONGEST_COORDINATES: Final = 1.5
 """Coordinates are kept until they are this many times longer than a vector of the stream, which costs a product to
@@ -58,26 +57,23 @@ class View:
     """What is written to a block, and what its heads read, in some coordinates."""
 
     heads: Float[Tensor, "coordinate width"]
-    writers: dict[int, tuple[Float[Tensor, "coordinate _"], ...]]
-    """By source layer, then position."""
+    writers: dict[int, Float[Tensor, "_ coordinate"]]
+    """By source layer, packed by position."""
 
 
 class Coordinates:
     """The coordinates of one prompt: how states begin and grow, and what blocks look like in them."""
 
-    def __init__(
-        self, blocks: Sequence[Block], columns: Columns, most_layers: int, *, products: torch.dtype, sums: torch.dtype
-    ) -> None:
+    def __init__(self, blocks: Sequence[Block], most_layers: int, *, products: torch.dtype, sums: torch.dtype) -> None:
         """Keep what is asked for more than once.
 
         Args:
             blocks: those of the prompt.
-            columns: its sources.
             most_layers: how many value spans make coordinates, as `coordinate_layers` says.
             products: dtype of what products take.
             sums: dtype of vectors of the stream.
         """
-        self._blocks, self._columns, self._most_layers = blocks, columns, most_layers
+        self._blocks, self._most_layers = blocks, most_layers
         self._products, self._sums = products, sums
         self._kv_width = len(blocks[0].w_v)
         self._views: dict[tuple[tuple[int, ...], int], View] = {}
@@ -94,16 +90,10 @@ class Coordinates:
             if layers:
                 spans = self.spans(layers)
                 heads = spans @ block.w_o
-                writers = {source: written @ spans.T for source, written in block.writers.items()}
-            parts = {source: self._by_position(source, number, written) for source, written in writers.items()}
-            self._views[layers, number] = View(heads, parts)
+                writers = {source: multiply(written, spans.T) for source, written in block.writers.items()}
+            packed = {source: block.slots[source].pack(written) for source, written in writers.items()}
+            self._views[layers, number] = View(heads, packed)
         return self._views[layers, number]
-
-    def _by_position(
-        self, source: int, layer: int, written: Float[Tensor, "written coordinate"]
-    ) -> tuple[Float[Tensor, "coordinate _"], ...]:
-        counts = np.diff(self._columns.starts[source]) + (source == layer)
-        return tuple(part.T for part in written.split(counts.tolist()))
 
     def begin(
         self,
@@ -119,7 +109,7 @@ class Coordinates:
             coordinates = carried.new_empty(n_pos, n_rows, capacity)
             coordinates[:, :, :kv_width] = carried
             return State(coordinates, (layer,), points)
-        stream = (carried @ self._blocks[layer].w_v).to(self._sums)
+        stream = multiply(carried, self._blocks[layer].w_v).to(self._sums)
         if points is not None:
             stream[rows.positions, rows.numbers] += points
         return State(stream, (), None)
@@ -128,7 +118,9 @@ class Coordinates:
         """Give what the rows read, as products take it."""
         if not state.layers:
             return state.coordinates.to(self._products)
-        return state.coordinates[:, :, : len(state.layers) * self._kv_width]
+        found = state.coordinates[:, :, : len(state.layers) * self._kv_width]
+        # Products in bfloat16 would copy them for each band, transposed.
+        return found.contiguous() if self._products == torch.bfloat16 else found
 
     def take_in(self, state: State, carried: Float[Tensor, "pos row kv_width"], rows: Standing, layer: int) -> None:
         """Add to a state what the heads of a block carry."""
@@ -138,8 +130,8 @@ class Coordinates:
             state.layers = (*state.layers, layer)
             return
         if state.layers:
-            state.coordinates = (self.read(state) @ self.spans(state.layers)).to(self._sums)
+            state.coordinates = multiply(self.read(state), self.spans(state.layers)).to(self._sums)
             if state.points is not None:
                 state.coordinates[rows.positions, rows.numbers] += state.points
             state.layers, state.points = (), None
-        state.coordinates += carried @ self._blocks[layer].w_v
+        state.coordinates += multiply(carried, self._blocks[layer].w_v)

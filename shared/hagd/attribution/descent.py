@@ -14,15 +14,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hagd.attribution.blocks import Places, prepare_block
+from hagd.attribution.blocks import prepare_block
 from hagd.attribution.columns import Columns
 from hagd.attribution.coordinates import Coordinates, State, coordinate_layers
 from hagd.attribution.frozen import FrozenPrompt
 from hagd.attribution.heard_tokens import HeardTokens, hears_tokens
 from hagd.attribution.meeting import Meeting
 from hagd.attribution.standing import Site, Standing
-from hagd.models.precision import multiplies_bfloat16
+from hagd.models.precision import multiplies_bfloat16, multiply
 
+CHUNK_CELLS: Final = 1 << 20
+"""Cells of the stream of the targets that go down together: few enough to stay near the processor."""
+_HALF_CHUNK_CELLS: Final = 1 << 22
+"""The same in bfloat16, where each shape of a product that is new costs as much as many products."""
 _KEYS_TOGETHER: Final = 32
 """Key positions whose queries are gathered in one product: those before the first of them are left out."""
 
@@ -42,22 +46,25 @@ class Descent:
         self.parallel = frozen.model.config.parallel_residual
         self._dtype = torch.bfloat16 if half and multiplies_bfloat16(frozen.model.device) else frozen.model.dtype
         self._embed = frozen.embed
-        places = Places.of(columns)
-        self._blocks = [prepare_block(frozen, columns, places, layer, self._dtype) for layer in range(columns.n_layers)]
+        self._blocks = [prepare_block(frozen, columns, layer, self._dtype) for layer in range(columns.n_layers)]
         written = sum(len(it) for block in self._blocks for it in block.writers.values())
         self._coordinates = Coordinates(
             self._blocks,
-            columns,
             coordinate_layers(frozen, written),
             products=self._dtype,
             sums=frozen.embed.dtype,
         )
-        cross_layer = any(len(block.writers) > 1 for block in self._blocks)
-        self._meeting = Meeting(columns, places, self._coordinates, cross_layer=cross_layer)
+        self._meeting = Meeting(columns, self._blocks, self._coordinates)
         self._heard: HeardTokens | None = None
         if hears_tokens(frozen):
             embed = frozen.embed.to(self._dtype)
             self._heard = HeardTokens(self._blocks[0], embed, columns, self._coordinates)
+
+    @property
+    def most_places(self) -> int:
+        """Give how many positions, all targets counted together, should go down together."""
+        cells = _HALF_CHUNK_CELLS if self._dtype == torch.bfloat16 else CHUNK_CELLS
+        return cells // self._embed.shape[1]
 
     def run(
         self,
@@ -129,7 +136,7 @@ class Descent:
         Result: coordinates in the span of the block's values.
         """
         pattern = self._blocks[layer].pattern
-        z = points.to(self._dtype) @ self._blocks[layer].w_o
+        z = multiply(points.to(self._dtype), self._blocks[layer].w_o)
         z = z.unflatten(1, (*pattern.shape[:2], -1)).permute(1, 2, 0, 3)
         if head is not None:
             only = torch.zeros_like(z)
@@ -180,9 +187,11 @@ class Descent:
         heard, block = self._coordinates.read(state), self._blocks[layer]
         n_pos, n_rows, _ = heard.shape
         n_kv, group = block.pattern.shape[:2]
-        z = (heard.flatten(0, 1) @ self._coordinates.view(state.layers, layer).heads).unflatten(0, (n_pos, n_rows))
+        z = multiply(heard.flatten(0, 1), self._coordinates.view(state.layers, layer).heads).unflatten(
+            0, (n_pos, n_rows)
+        )
         if state.points is not None:
-            z[rows.positions, rows.numbers] += state.points.to(self._dtype) @ block.w_o
+            z[rows.positions, rows.numbers] += multiply(state.points.to(self._dtype), block.w_o)
         z = z.unflatten(2, (n_kv, group, -1))
         d_head = z.shape[-1]
         grouped = z.permute(2, 3, 0, 1, 4).flatten(3)

@@ -1,83 +1,258 @@
-"""What a local graph takes, told before it is begun, so that nobody learns it from a killed process."""
+"""What a local graph takes, told before it is begun, so that nobody learns it from a killed process.
 
+What is alive at once is counted in cells, step by step. Which features a budget will choose is not known before, so
+as many are counted that are spread evenly over all that are active.
+"""
+
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
-from hagd.attribution.build import BUFFER_CELLS, CHUNK_CELLS
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from hagd.artifacts.mapped import PAGE_BYTES
+from hagd.attribution.build import BUFFER_CELLS, MOST_TOGETHER
 from hagd.attribution.build_heads import SOURCES_TOGETHER
+from hagd.attribution.columns import Columns
 from hagd.attribution.coordinates import coordinate_layers
+from hagd.attribution.descent import CHUNK_CELLS
 from hagd.attribution.frozen import FrozenPrompt
 from hagd.attribution.heard_tokens import hears_tokens
+from hagd.attribution.row_table import READ_CELLS
 from hagd.errors import InvalidInputError
 
-_STREAMS: Final = 8
+Spill = Literal["auto", "always", "never"]
+"""Whether rows go into a file: where memory would not hold them, in any case, or not at all."""
+_STREAMS: Final = 6
 """Tensors of the size of one chunk's stream that are alive at once."""
+_COLUMN_CELLS: Final = 12
+"""Numbers that say of a column what it is, in cells of four bytes."""
 _SHARE: Final = 0.9
-"""Of the memory that is there, what may be used."""
+"""Of the memory and the disk that are there, what may be used."""
+_ON_DISK: Final = 2
+"""Copies of the rows on the disk: the file, and the artifact."""
 
 
 @dataclass(frozen=True)
 class GraphEstimate:
-    """The size of a graph."""
+    """The size of a graph. Memory is at its peak, above what model, dictionaries and the run of the prompt take."""
 
     features: int
     rows: int
     columns: int
     memory_bytes: int
-    """At its peak, above what model, dictionaries and the run of the prompt take."""
+    """With the rows in memory."""
+    memory_with_file_bytes: int
+    """With the rows in a file."""
+    file_bytes: int
+    """That file."""
+
+    @property
+    def disk_bytes(self) -> int:
+        """Give what a graph in a file takes on the disk, once it is an artifact, too."""
+        return _ON_DISK * self.file_bytes
+
+
+@dataclass(frozen=True)
+class Room:
+    """What there is to take."""
+
+    memory_bytes: int
+    disk_bytes: int
+
+    @property
+    def usable(self) -> "Room":
+        """Give what may be used of it."""
+        return Room(int(_SHARE * self.memory_bytes), int(_SHARE * self.disk_bytes))
+
+
+@dataclass(frozen=True)
+class GraphPlan:
+    """A graph that fits, and where its rows go."""
+
+    size: GraphEstimate
+    in_file: bool
+
+    @property
+    def memory_bytes(self) -> int:
+        return self.size.memory_with_file_bytes if self.in_file else self.size.memory_bytes
+
+
+def plan_graph(
+    frozen: FrozenPrompt,
+    n_targets: int,
+    most_features: int | None,
+    room: Room,
+    *,
+    heads: bool = False,
+    spill: Spill = "auto",
+) -> GraphPlan:
+    """Say where the rows of a graph go.
+
+    Raises:
+        InvalidInputError: they fit nowhere; says what would fit.
+    """
+    usable = room.usable
+
+    def plan(most: int | None) -> GraphPlan | None:
+        size = estimate(frozen, n_targets, most, heads=heads)
+        if spill != "always" and size.memory_bytes <= usable.memory_bytes:
+            return GraphPlan(size, in_file=False)
+        in_file = size.memory_with_file_bytes <= usable.memory_bytes and size.disk_bytes <= usable.disk_bytes
+        return GraphPlan(size, in_file=True) if spill != "never" and in_file else None
+
+    if (found := plan(most_features)) is not None:
+        return found
+    size = estimate(frozen, n_targets, most_features, heads=heads)
+    fits = _largest(lambda most: plan(most) is not None, size.features)
+    smaller = "give a shorter prompt, or a machine with more memory"
+    raise InvalidInputError(
+        f"a graph of {size.features} features takes about {_needs(size, usable, spill)}",
+        f"ask for at most {fits} nodes" if fits else smaller + (", or leave heads out" if heads else ""),
+    )
+
+
+def _needs(size: GraphEstimate, usable: Room, spill: Spill) -> str:
+    memory = f"{size.memory_bytes / 2**30:.1f} GiB, and {usable.memory_bytes / 2**30:.1f} GiB are there"
+    in_file = (
+        f"{size.memory_with_file_bytes / 2**30:.1f} GiB with its rows in a file, and {size.disk_bytes / 2**30:.1f} GiB "
+        f"of disk; {usable.memory_bytes / 2**30:.1f} and {usable.disk_bytes / 2**30:.1f} GiB are there"
+    )
+    return {"never": memory, "always": in_file, "auto": f"{size.memory_bytes / 2**30:.1f} GiB, or {in_file}"}[spill]
+
+
+def _largest(fits: Callable[[int], bool], beyond: int) -> int:
+    """Give the largest number below one that does not fit; 0 where none does."""
+    known = 0
+    while beyond - known > 1:
+        middle = (known + beyond) // 2
+        if fits(middle):
+            known = middle
+        else:
+            beyond = middle
+    return known
 
 
 def estimate(frozen: FrozenPrompt, n_targets: int, most_features: int | None, *, heads: bool = False) -> GraphEstimate:
     """Estimate a graph with so many features, all that are active when None, and perhaps with heads as nodes."""
-    active, n_pos, shape = frozen.n_active, frozen.n_pos, frozen.model.config
-    others = (shape.n_layers + 1) * n_pos
+    active, shape = frozen.n_active, frozen.model.config
     features = active if most_features is None else min(active, most_features)
-    n_heads = shape.n_layers * shape.n_heads * n_pos if heads else 0
-    rows, columns = features + n_heads + n_targets, features + others + n_heads
-    kv_width = shape.n_kv_heads * shape.d_head
-    written = sum(
-        n_pos + sum(len(frozen.layers[source].features) for source in frozen.replacement.writers(layer))
-        for layer in range(shape.n_layers)
-    )
-    spans = coordinate_layers(frozen, written)
-    coordinates = kv_width * spans * (spans + 1) // 2
-    cells = written * (shape.d_model + coordinates) + shape.n_layers * coordinates * shape.n_heads * shape.d_head
-    if hears_tokens(frozen):
-        cells += n_pos * (n_pos + 1) // 2 * (shape.d_model + coordinates)
-    cells += 2 * shape.n_layers * shape.n_heads * n_pos * n_pos
-    cells += _STREAMS * max(CHUNK_CELLS, 16 * n_pos * shape.d_model)
-    # What a row cannot reach, half of all, is never touched; while the graph is stored there are two of it.
-    cells += 2 * rows * columns
-    if features < active:
-        cells += min(BUFFER_CELLS, rows * (active + others))
+    columns = Columns.of(frozen, spread(frozen, features))
+    everything = Columns.of(frozen) if features < active else columns
+    n_heads = shape.n_layers * shape.n_heads * frozen.n_pos if heads else 0
+    rows, width, largest = features + n_heads + n_targets, len(columns) + n_heads, _largest_layer(columns)
+    # Both the columns of all features and those of the graph are there to its end.
+    always = _COLUMN_CELLS * (len(everything) + (width if features < active else 0))
+    choosing = _choosing_cells(frozen, everything, features) if features < active else 0
     if heads:
-        # What sources have put into the stream, its part that is read, and the edges of one head.
-        cells += 3 * max(columns, min(active - features, SOURCES_TOGETHER)) * max(shape.d_model, n_pos)
-    return GraphEstimate(features, rows, columns, cells * frozen.embed.element_size())
+        making = _climbing_cells(frozen, columns, active - features)
+        at_hand = max(frozen.n_pos, int(_counts(columns).max())) * width
+    else:
+        # What features read, while it is taken.
+        making = _descent_cells(frozen, columns) + 5 * largest * shape.d_model
+        at_hand = min(rows, MOST_TOGETHER) * shape.n_layers * _page_cells(frozen) + _deep_rows(frozen) * width
+    held = _written_cells(frozen, columns, n_targets, heads=heads)
+    cell = frozen.embed.element_size()
+    # Rows are read back to be summed; what a budget left out is found from absolute values, which are a copy.
+    read = min(READ_CELLS, rows * width)
+    copied = read if features < active and not heads else 0
+    in_memory = always + max(choosing, held + max(making, copied))
+    in_file = always + max(choosing, making + min(held, at_hand), read + copied)
+    return GraphEstimate(features, rows, width, cell * in_memory, cell * in_file, cell * rows * width)
 
 
-def require_memory(
-    frozen: FrozenPrompt, n_targets: int, most_features: int | None, available_bytes: int, *, heads: bool = False
-) -> GraphEstimate:
-    """Refuse a graph that does not fit into the memory that is there.
+def spread(frozen: FrozenPrompt, features: int) -> list[Bool[Tensor, " _"]]:
+    """Mark so many active features in each layer, evenly over all of them."""
+    number = torch.arange(frozen.n_active + 1, device=frozen.embed.device) * features // max(1, frozen.n_active)
+    marks = number[1:] > number[:-1]
+    return list(marks.split([len(layer.features) for layer in frozen.layers]))
 
-    Raises:
-        InvalidInputError: says what would fit.
-    """
-    found, there = estimate(frozen, n_targets, most_features, heads=heads), int(_SHARE * available_bytes)
-    if found.memory_bytes <= there:
-        return found
-    fits, beyond = 0, found.features
-    while beyond - fits > 1:
-        middle = (fits + beyond) // 2
-        if estimate(frozen, n_targets, middle, heads=heads).memory_bytes <= there:
-            fits = middle
-        else:
-            beyond = middle
-    smaller = "give a shorter prompt, or a machine with more memory"
-    hint = f"ask for at most {fits} nodes" if fits else smaller + (", or leave heads out" if heads else "")
-    raise InvalidInputError(
-        f"a graph of {found.features} features takes about {found.memory_bytes / 2**30:.1f} GiB, "
-        f"and {there / 2**30:.1f} GiB are there",
-        hint,
-    )
+
+def _counts(columns: Columns) -> np.ndarray:
+    """Give how many features a (layer, position) has."""
+    return np.diff(columns.starts, axis=1)
+
+
+def _largest_layer(columns: Columns) -> int:
+    return int(_counts(columns).sum(1).max())
+
+
+def _page_cells(frozen: FrozenPrompt) -> int:
+    return PAGE_BYTES // frozen.embed.element_size()
+
+
+def _deep_rows(frozen: FrozenPrompt) -> int:
+    """Give how many rows that read the whole prompt go down together."""
+    return max(16, min(MOST_TOGETHER, CHUNK_CELLS // (frozen.n_pos * frozen.model.config.d_model)))
+
+
+def _descent_cells(frozen: FrozenPrompt, columns: Columns) -> int:
+    """Count what a descent holds at its peak, beside what it writes to."""
+    shape, n_pos, layers = frozen.model.config, frozen.n_pos, range(columns.n_layers)
+    counts = _counts(columns).sum(1).tolist()
+    written = [n_pos + sum(counts[source] for source in frozen.replacement.writers(layer)) for layer in layers]
+    kv_width, width, d_model = shape.n_kv_heads * shape.d_head, shape.n_heads * shape.d_head, shape.d_model
+    spans = coordinate_layers(frozen, sum(written))
+    cells = 0
+    for layer, here in enumerate(written):
+        # One view for each state that comes down to the layer: of rows that began one layer above, two, and so on.
+        coordinates = kv_width * _triangle(min(spans, shape.n_layers - 1 - layer))
+        cells += here * (d_model + coordinates) + (coordinates + d_model) * width + kv_width * d_model
+        cells += shape.n_heads * n_pos * n_pos
+    if hears_tokens(frozen):
+        cells += _triangle(n_pos) * (d_model + kv_width * _triangle(min(spans, shape.n_layers - 1)))
+    together = _deep_rows(frozen) * (_STREAMS * n_pos * d_model + 2 * max(written))
+    return cells + max(3 * max(written) * d_model, together)
+
+
+def _choosing_cells(frozen: FrozenPrompt, columns: Columns, features: int) -> int:
+    """Count what is held while features are chosen: a descent to all columns, rows over them, and sums."""
+    shape = frozen.model.config
+    most = max(16, min(MOST_TOGETHER, BUFFER_CELLS // len(columns)))
+    # Rows go down together until the product of their number and the last one's position is reached; late layers have
+    # more of them than early ones.
+    spread_out = math.isqrt(2 * CHUNK_CELLS // shape.d_model * features // (columns.n_layers * frozen.n_pos))
+    together = min(most, max(16, spread_out))
+    return _descent_cells(frozen, columns) + (together + 6) * len(columns)
+
+
+def _climbing_cells(frozen: FrozenPrompt, columns: Columns, left: int) -> int:
+    """Count what is held while sources go up to rows that heads have, too."""
+    shape, n_pos = frozen.model.config, frozen.n_pos
+    n_heads = shape.n_layers * shape.n_heads * n_pos
+    sources = max(len(columns) + n_heads, min(left, SOURCES_TOGETHER))
+    kv_width = shape.n_kv_heads * shape.d_head
+    # What each has put into the stream, the part that is read, its values; and the edges of one head on their way.
+    cells = sources * (2 * shape.d_model + kv_width + 4 * n_pos)
+    # What heads write, what features read, and what those of a layer write.
+    cells += n_heads * (shape.d_model + 2 * shape.d_head) + columns.n_features * shape.d_model
+    return cells + 2 * _largest_layer(columns) * shape.d_model
+
+
+def _written_cells(frozen: FrozenPrompt, columns: Columns, n_targets: int, *, heads: bool) -> int:
+    """Count the cells of the rows on whose pages an edge is written."""
+    shape, n_pos, page = frozen.model.config, frozen.n_pos, _page_cells(frozen)
+    counts, before = _counts(columns), columns.starts[:, 1:] - columns.starts[:, :1]
+    whole, others = counts.sum(1, keepdims=True), (columns.n_layers + 1) * n_pos
+    per_layer = shape.n_heads * n_pos if heads else 0
+    width = len(columns) + columns.n_layers * per_layer
+    # A row reaches what stands before it, in each lower layer; with heads as nodes only at its own position.
+    # What is left out between two of these parts is whole pages only beyond the length of one.
+    edges = counts if heads else before
+    reached, left = np.minimum(whole, edges + page).cumsum(0), np.maximum(0, page - (whole - edges))
+    below = np.concatenate([np.full_like(reached[:1], page), (reached + left)[:-1]])
+    heads_below = (per_layer * np.arange(1, columns.n_layers + 1) + heads * page)[:, None]
+    of_features = np.minimum(width, below + others + heads_below)
+    cells = int((counts * of_features).sum()) + n_targets * width
+    if heads:
+        below_layer = columns.starts[:, 0] + others + per_layer * np.arange(columns.n_layers) + 2 * page
+        cells += int((per_layer * np.minimum(width, below_layer)).sum())
+    return cells
+
+
+def _triangle(number: int) -> int:
+    return number * (number + 1) // 2

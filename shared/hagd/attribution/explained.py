@@ -88,10 +88,10 @@ class _Flow:
 
     def take(self, readers: Readers, reached: Float[Tensor, " row"]) -> None:
         """Let the influence that reaches some nodes flow on to what they read."""
-        columns, width = self._columns, self._embed.shape[1]
+        columns = self._columns
         errors = slice(columns.error(0), columns.token(0))
         most = max(_FEWEST_TOGETHER, min(MOST_TOGETHER, BUFFER_CELLS // len(columns)))
-        for part, some in chunks(readers, width, most):
+        for part, some in chunks(readers, self._descent.most_places, most):
             rows = self._embed.new_zeros(len(some), len(columns))
             self._descent.run(some.vectors, some.positions, some.site, rows)
             absolute = rows.abs_()

@@ -4,18 +4,20 @@ Below the first attention there are so few sources, in a prompt that is not long
 costs less than running its heads backwards: what the heads write about each token at each position is a table.
 """
 
-from collections.abc import Sequence
 from typing import Final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hagd.attribution.bands import Slots, bands_of
 from hagd.attribution.blocks import Block
 from hagd.attribution.columns import Columns
 from hagd.attribution.coordinates import Coordinates, State
 from hagd.attribution.frozen import FrozenPrompt
+from hagd.attribution.meeting import add_blocks, meet_slots
 from hagd.attribution.standing import Standing
+from hagd.models.precision import multiply
 
 _MOST_TOKEN_CELLS: Final = 1 << 25
 """What may be held of what the first block's heads write about tokens."""
@@ -35,27 +37,28 @@ class HeardTokens:
     ) -> None:
         """Take the table of a first block; `embed` is as products take it."""
         self._columns, self._coordinates = columns, coordinates
-        self._pairs = _written_about_tokens(block, embed)
-        self._lengths = list(range(1, columns.n_pos + 1))
-        self._views: dict[tuple[int, ...], Sequence[Float[Tensor, "coordinate _"]]] = {}
+        pairs, n_pos = _written_about_tokens(block, embed), columns.n_pos
+        queries, keys = torch.tril_indices(n_pos, n_pos, device=pairs.device)
+        self._pairs, self._slots = pairs, Slots(queries, keys, bands_of(range(1, n_pos + 1)))
+        self._views: dict[tuple[int, ...], Float[Tensor, "slot coordinate"]] = {}
 
     def meet(self, state: State, rows: Standing, out: Float[Tensor, "row column"]) -> None:
         """Add the edges from tokens through the heads of the first block."""
-        if state.layers not in self._views:
-            pairs = self._pairs
-            if state.layers:
-                pairs = pairs @ self._coordinates.spans(state.layers).T
-            self._views[state.layers] = tuple(part.T for part in pairs.split(self._lengths))
-        read = self._coordinates.read(state)
-        met = read.new_zeros(len(rows.positions), rows.n_pos)
-        for pos, (seeing, part) in enumerate(zip(rows.seeing, self._views[state.layers], strict=False)):
-            met[seeing:, : pos + 1].addmm_(read[pos, seeing:], part)
+        read, slots, at = self._coordinates.read(state), self._slots, self._columns.token()
+        products = meet_slots(read, rows, slots, self._packed(state.layers))
         if state.points is not None:
-            points, whole = state.points.to(read.dtype), self._pairs.split(self._lengths)
-            for pos, first, last in rows.groups:
-                met[first:last, : pos + 1].addmm_(points[first:last], whole[pos].T)
-        at = self._columns.token()
-        out[:, at : at + rows.n_pos] += met
+            add_blocks(products, rows.by_block(state.points.to(read.dtype)), rows, slots, self._packed(()))
+        for band in slots.before(rows.n_pos):
+            last = min(band.last, rows.n_pos)
+            end = band.start + (last - band.first) * band.room
+            by_token = products[band.start : end].unflatten(0, (-1, band.room)).sum(0)
+            out[:, at : at + last] += by_token[:last].T
+
+    def _packed(self, layers: tuple[int, ...]) -> Float[Tensor, "slot coordinate"]:
+        if layers not in self._views:
+            pairs = multiply(self._pairs, self._coordinates.spans(layers).T) if layers else self._pairs
+            self._views[layers] = self._slots.pack(pairs)
+        return self._views[layers]
 
 
 def _written_about_tokens(block: Block, embed: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pair d_model"]:

@@ -1,44 +1,78 @@
 """Where what rows read meets what is written: each product is an edge, put into its column."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hagd.attribution.blocks import Places
+from hagd.attribution.bands import Slots
+from hagd.attribution.blocks import Block
 from hagd.attribution.columns import Columns
 from hagd.attribution.coordinates import Coordinates, State
 from hagd.attribution.standing import Standing
 
 
+def meet_slots(
+    read: Float[Tensor, "pos row coordinate"], rows: Standing, slots: Slots, packed: Float[Tensor, "slot coordinate"]
+) -> Float[Tensor, "reached row"]:
+    """Take the products of rows with what `Slots.pack` gave, up to the last of their positions."""
+    products = read.new_empty(slots.size(rows.n_pos), len(rows.positions))
+    for band in slots.before(rows.n_pos):
+        last = min(band.last, rows.n_pos)
+        here = slice(band.start, band.start + (last - band.first) * band.room)
+        by_position = last - band.first, band.room, -1
+        reads = read[band.first : last].transpose(1, 2)
+        torch.bmm(packed[here].view(by_position), reads, out=products[here].view(by_position))
+    return products
+
+
+def add_blocks(
+    products: Float[Tensor, "reached row"],
+    points: Float[Tensor, "block within d_model"],
+    rows: Standing,
+    slots: Slots,
+    packed: Float[Tensor, "slot d_model"],
+) -> None:
+    """Add the products of what rows read at their own positions, by `Standing.by_block`, with what is written there."""
+    for band in slots.before(rows.n_pos):
+        blocks, here = rows.between(band.first, band.last)
+        if here.start == here.stop:
+            continue
+        size, positions = (band.last - band.first) * band.room, rows.positions[here] - band.first
+        written = packed[band.start : band.start + size].unflatten(0, (-1, band.room))
+        found = torch.bmm(written[rows.of_blocks[blocks] - band.first], points[blocks].transpose(1, 2))
+        by_row = found[rows.block[here] - blocks.start, :, rows.within[here]]
+        places = band.start + band.room * positions[:, None] + torch.arange(band.room, device=positions.device)
+        products[places, rows.numbers[here, None]] += by_row
+
+
 class Meeting:
     """The edges from all that MLPs write."""
 
-    def __init__(self, columns: Columns, places: Places, coordinates: Coordinates, *, cross_layer: bool) -> None:
+    def __init__(self, columns: Columns, blocks: Sequence[Block], coordinates: Coordinates) -> None:
         """Keep where edges go.
 
         Args:
             columns: the sources.
-            places: those of `columns`.
+            blocks: those of the prompt.
             coordinates: in which both sides are given.
-            cross_layer: whether features write to more than one layer, so that their edges are sums.
         """
-        self._columns, self._places, self._coordinates = columns, places, coordinates
-        self._cross_layer = cross_layer
+        self._columns, self._blocks, self._coordinates = columns, blocks, coordinates
+        # Features that write to more than one layer have edges that are sums.
+        self._sums = any(len(block.writers) > 1 for block in blocks)
 
     def meet(self, state: State, rows: Standing, layer: int, out: Float[Tensor, "row column"]) -> None:
         """Write the edges from everything that the MLP of a layer writes."""
         read = self._coordinates.read(state)
-        points = None if state.points is None else state.points.to(read.dtype)
-        for source, parts in self._coordinates.view(state.layers, layer).writers.items():
-            met = read.new_zeros(read.shape[1], sum(part.shape[1] for part in parts[: rows.n_pos]))
-            at = 0
-            for seeing, part, here in zip(rows.seeing, parts, read, strict=False):
-                end = at + part.shape[1]
-                torch.mm(here[seeing:], part, out=met[seeing:, at:end])
-                at = end
-            if points is not None:
-                self._add_points(met, points, source, layer, rows)
-            self._put(met, source, layer, range(rows.n_pos), out, added=self._cross_layer)
+        blocks = None if state.points is None else rows.by_block(state.points.to(read.dtype))
+        whole = self._coordinates.view((), layer).writers
+        for source, packed in self._coordinates.view(state.layers, layer).writers.items():
+            slots = self._blocks[layer].slots[source]
+            products = meet_slots(read, rows, slots, packed)
+            if blocks is not None:
+                add_blocks(products, blocks, rows, slots, whole[source])
+            self._put(products, source, layer, rows.n_pos, out, added=self._sums)
 
     def meet_points(
         self,
@@ -53,48 +87,31 @@ class Meeting:
 
         `points` are as products take them.
         """
-        for source, parts in self._coordinates.view((), layer).writers.items():
-            for pos, top, bottom in rows.groups:
-                met = points[top:bottom] @ parts[pos]
-                self._put(met, source, layer, range(pos, pos + 1), out[top:bottom], added=added or self._cross_layer)
-
-    def _add_points(
-        self,
-        met: Float[Tensor, "row written"],
-        points: Float[Tensor, "row d_model"],
-        source: int,
-        layer: int,
-        rows: Standing,
-    ) -> None:
-        """Add what is read at the rows' own positions to what one source layer writes at all of them."""
-        bounds, own = self._columns.bounds[source], source == layer
-        parts = self._coordinates.view((), layer).writers[source]
-        for pos, top, bottom in rows.groups:
-            start = bounds[pos] - bounds[0] + own * pos
-            met[top:bottom, start : start + parts[pos].shape[1]].addmm_(points[top:bottom], parts[pos])
+        blocks = rows.by_block(points)
+        for source, packed in self._coordinates.view((), layer).writers.items():
+            slots = self._blocks[layer].slots[source]
+            products = points.new_zeros(slots.size(rows.n_pos), len(points))
+            add_blocks(products, blocks, rows, slots, packed)
+            self._put(products, source, layer, rows.n_pos, out, added=added or self._sums)
 
     def _put(
         self,
-        met: Float[Tensor, "row written"],
+        products: Float[Tensor, "reached row"],
         source: int,
         layer: int,
-        positions: range,
+        n_pos: int,
         out: Float[Tensor, "row column"],
         *,
         added: bool,
     ) -> None:
-        """Write, or add, the edges from what one source layer writes to a layer at some positions."""
-        bounds = self._columns.bounds[source]
-        first, last = bounds[positions.start], bounds[positions.stop]
+        """Write, or add, the edges from what one source layer writes to a layer."""
+        places, bounds = self._blocks[layer].slots[source].places, self._columns.bounds[source]
+        first, last = bounds[0], bounds[n_pos]
+        _write(out[:, first:last], products[places[: last - first]].T, added=added)
         if source == layer:
-            # Errors stand among the features, each behind those of its position.
-            start = self._columns.error(layer, positions.start)
-            before = first - bounds[0] + positions.start
-            behind = self._places.behind[layer][positions.start : positions.stop] - before
-            _write(out[:, start : start + len(positions)], met[:, behind], added=added)
-            among = self._places.among[layer][first - bounds[0] : last - bounds[0]] - before
-            met = met[:, among]
-        _write(out[:, first:last], met, added=added)
+            n_features, start = bounds[-1] - first, self._columns.error(layer)
+            errors = products[places[n_features : n_features + n_pos]]
+            _write(out[:, start : start + n_pos], errors.T, added=added)
 
 
 def _write(place: Float[Tensor, "row column"], edges: Float[Tensor, "row column"], *, added: bool) -> None:

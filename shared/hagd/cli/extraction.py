@@ -146,6 +146,22 @@ def estimate(
     write_plan(plan, out or default_folder(settings, plan), as_json=as_json)
 
 
+def calibrated(
+    plan: "tuple[PlanEntry, ...]", folder: Path, *, store: str | None, threads: int | None, quiet: bool
+) -> "list[StageEstimate]":
+    """Estimate a plan by running the stages before its last one, and some of the real work of that."""
+    from hagd.extraction.calibration import calibrate_plan  # noqa: PLC0415
+    from hagd.pipeline.shared_store import store_folder  # noqa: PLC0415
+    from hagd.telemetry.progress import progress_view  # noqa: PLC0415
+
+    view = progress_view([entry.stage_id for entry in plan], quiet=quiet)
+    found = calibrate_plan(plan, folder, view=view, store=store_folder(store), threads=threads)
+    for it in found:
+        if not it.fits:
+            say(f"{it.stage_id} would be refused: it takes more memory than there is")
+    return found
+
+
 def write_plan(
     plan: "tuple[PlanEntry, ...]",
     folder: Path,
@@ -173,6 +189,9 @@ def write_plan(
     ]
     write_line(f"run folder {folder}")
     write_table(["stage", "time", "memory", "config"], rows)
+    for cost in costs:
+        if "size" in cost.parts:
+            write_fields(cost.parts["size"])
 
 
 def stages(

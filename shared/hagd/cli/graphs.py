@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hagd.cli.extraction import run_plan
+from hagd.cli.extraction import DryRunFlag, run_plan, write_plan
 from hagd.cli.options import (
     JsonFlag,
     OutOption,
@@ -71,6 +71,7 @@ def build(
     store: StoreOption = None,
     threads: ThreadsOption = None,
     use: UseOption = [],  # noqa: B006  # typer copies it
+    dry_run: DryRunFlag = False,
     quiet: QuietFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -82,12 +83,15 @@ def build(
         if use:
             raise UsageError("--text and --use exclude each other", "a prompt is traced by stages of its own")
         asked = PromptSettings(text, dictionaries, tuple(target), against, nodes, heads)
-        build_trace(settings, asked, out, store=store, threads=threads, quiet=quiet, as_json=as_json)
+        build_trace(settings, asked, out, store=store, threads=threads, dry_run=dry_run, quiet=quiet, as_json=as_json)
         return
     if target or against is not None or nodes is not None or heads or dictionaries != NEURONS:
         raise UsageError("--dictionaries, --target, --against, --nodes and --heads belong to --text", "add --text")
     plan = build_plan(settings, upto="coarsening", use=use_of(use))
     folder = out or default_folder(settings, plan)
+    if dry_run:
+        write_plan(plan, folder, as_json=as_json)
+        return
     state = run_plan(folder, plan, "graph-build", store=store, threads=threads, quiet=quiet)
     say(f"the graph is in {folder}")
     _write_summary(folder, state.run_id, as_json=as_json)

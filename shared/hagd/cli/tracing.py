@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hagd.cli.extraction import run_plan
+from hagd.cli.extraction import calibrated, run_plan, write_plan
 from hagd.cli.options import JsonFlag, OutOption, QuietFlag, RunFolderArgument, RunIdOption, StoreOption
 from hagd.cli.output import say, write_fields, write_json, write_line, write_table
 from hagd.errors import UsageError
@@ -27,14 +27,19 @@ def build_trace(
     *,
     store: str | None,
     threads: int | None,
+    dry_run: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Trace one prompt, and write what was found."""
+    """Trace one prompt, and write what was found; or only what that would take."""
     from hagd.extraction.prompt_plan import TRACE, build_prompt_plan, prompt_folder  # noqa: PLC0415
 
     plan = build_prompt_plan(settings, asked)
     folder = out or prompt_folder(settings, plan)
+    if dry_run:
+        measured = calibrated(plan, folder, store=store, threads=threads, quiet=quiet)
+        write_plan(plan, folder, as_json=as_json, measured=measured)
+        return
     state = run_plan(folder, plan, TRACE, store=store, threads=threads, quiet=quiet)
     say(f"the graph is in {folder}")
     _write_summary(folder, state.run_id, as_json=as_json)

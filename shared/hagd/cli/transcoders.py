@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hagd.cli.conversion import convert
-from hagd.cli.extraction import DryRunFlag, run_plan, write_plan
+from hagd.cli.extraction import DryRunFlag, calibrated, run_plan, write_plan
 from hagd.cli.options import (
     JsonFlag,
     OutOption,
@@ -23,9 +23,7 @@ from hagd.cli.quality import write_layer, write_quality, write_training
 from hagd.errors import UsageError
 
 if TYPE_CHECKING:
-    from hagd.extraction.estimate import StageEstimate
     from hagd.extraction.settings import Settings
-    from hagd.pipeline.request import PlanEntry
 
 app = typer.Typer(help="Dictionaries of MLPs.", no_args_is_help=True)
 app.command()(convert)
@@ -74,7 +72,7 @@ def train(
         plan = build_plan(settings, upto="transcoder", use=use_of(use))
         folder = out or default_folder(settings, plan)
     if dry_run:
-        measured = _calibrated(plan, folder, store=store, threads=threads, quiet=quiet) if data else None
+        measured = calibrated(plan, folder, store=store, threads=threads, quiet=quiet) if data else None
         write_plan(plan, folder, as_json=as_json, measured=measured)
         return
     state = run_plan(folder, plan, TRAIN, store=store, threads=threads, quiet=quiet)
@@ -90,22 +88,6 @@ def _check_tensorboard(data: list[Path]) -> None:
     if not data:
         raise UsageError("--tensorboard shows training on text", "add --data FOLDER")
     require_writer()
-
-
-def _calibrated(
-    plan: "tuple[PlanEntry, ...]", folder: Path, *, store: str | None, threads: int | None, quiet: bool
-) -> "list[StageEstimate]":
-    """Estimate a plan by reading its text and a few real steps."""
-    from hagd.extraction.calibration import calibrate_plan  # noqa: PLC0415
-    from hagd.pipeline.shared_store import store_folder  # noqa: PLC0415
-    from hagd.telemetry.progress import progress_view  # noqa: PLC0415
-
-    view = progress_view([entry.stage_id for entry in plan], quiet=quiet)
-    found = calibrate_plan(plan, folder, view=view, store=store_folder(store), threads=threads)
-    for it in found:
-        if not it.fits:
-            say(f"{it.stage_id} would be refused: it takes more memory than there is")
-    return found
 
 
 @app.command("eval")

@@ -15,6 +15,7 @@ from typing import Any, cast
 import numpy as np
 
 from hagd.artifacts.document import Document
+from hagd.artifacts.location import scratch_folder
 from hagd.artifacts.store import ArtifactStore, get_document, put_document
 from hagd.errors import CancelledError, HagdError, StageError
 from hagd.execution.checkpoints import load_checkpoint, save_checkpoint
@@ -44,6 +45,9 @@ class TaskContext:
     def load_checkpoint(self) -> tuple[int, Document] | None:
         return load_checkpoint(self.store, self.task.task_key)
 
+    def scratch_folder(self) -> Path:
+        return scratch_folder(self.store.location)
+
 
 def run_task(
     task: Task,
@@ -60,7 +64,7 @@ def run_task(
         HagdError: whatever the stage raised.
     """
     started = time.monotonic()
-    _reset_peak_rss()
+    reset_peak_rss()
     function = load_function(task.run)
     if threads is not None:
         _limit_torch_threads(threads)
@@ -118,7 +122,8 @@ def peak_rss_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _reset_peak_rss() -> None:
+def reset_peak_rss() -> None:
+    """Let `peak_rss_bytes` begin anew, where the system can."""
     with contextlib.suppress(OSError), Path("/proc/self/clear_refs").open("w") as stream:
         stream.write("5")
 

@@ -98,6 +98,6 @@ def _calibrate(
         round(seconds, 1),
         int(content["peak_bytes"]),
         cached=False,
-        parts={"seconds": dict(content["seconds"]), "memory_bytes": dict(content["memory_bytes"])},
+        parts={name: dict(content[name]) for name in ("seconds", "memory_bytes", "size") if name in content},
         available_bytes=int(content["available_bytes"]),
     )

@@ -59,7 +59,7 @@ class StageEstimate:
     available_bytes: int | None = None
     """Memory that the stage may fill, where that was measured."""
     parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, Mapping[str, float]])
-    """By kind of work, where that was measured."""
+    """By kind of work, where that was measured; `size` says how much of it there is."""
 
     @property
     def fits(self) -> bool:

@@ -12,10 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
+from typing import Final
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from hagd.artifacts.mapped import let_go
+
+_ROWS_TOGETHER: Final = 64
 _PER_ROW = ("scalars", "biases", "left_out", "left_out_abs")
 
 
@@ -92,10 +96,19 @@ class LocalGraph:
             above = first_head + heads.start - self.n_features
             into_heads = [*later, slice(above, None)]
             into_features = [*later, slice(above + heads.stop - heads.start, None)]
-            if any(self.rows[features, columns].any() for columns in into_features) or any(
-                self.rows[heads, columns].any() for columns in into_heads
+            if any(self._any(features, columns) for columns in into_features) or any(
+                self._any(heads, columns) for columns in into_heads
             ):
                 raise ValueError(f"something flows into layer {layer} from there or from a later one")
+
+    def _any(self, rows: slice, columns: slice) -> bool:
+        """Say whether there is an edge; rows that lie in a file are not kept in memory."""
+        for first in range(rows.start, rows.stop, _ROWS_TOGETHER):
+            found = self.rows[first : min(first + _ROWS_TOGETHER, rows.stop), columns].any()
+            let_go(self.rows)
+            if found:
+                return True
+        return False
 
     @property
     def n_pos(self) -> int:

@@ -4,7 +4,7 @@ The published definitions (circuit-tracer), computed on the rows alone: layers a
 so each row is read once in place of once per layer, and only edges between kept nodes are ever sorted.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,10 +41,10 @@ def score(graph: LocalGraph) -> GraphScores:
     errors = influence[n_features : n_features + graph.n_errors].reshape(graph.n_layers, graph.n_pos).sum(1)
     tokens = influence[n_features + graph.n_errors :][: graph.n_pos].sum()
     together = errors.sum() + tokens
-    absolute = rows.abs()
-    from_errors = absolute[:, n_features : n_features + graph.n_errors].sum(1) / absolute.sum(1).clamp_min(_TINY)
+    errors_of = slice(n_features, n_features + graph.n_errors)
+    from_errors = [it[:, errors_of].sum(1) / it.sum(1).clamp_min(_TINY) for it in map(torch.abs, _parts(rows))]
     explained = np.ones(graph.n_nodes)
-    explained[graph.rows_of_nodes()] = 1 - from_errors.double().numpy()
+    explained[graph.rows_of_nodes()] = 1 - torch.cat(from_errors).double().numpy()
     reached = np.concatenate([influence, graph.weights])
     return GraphScores(
         float(tokens / together) if together else 1.0,
@@ -89,6 +89,7 @@ def prune(graph: LocalGraph, node_share: float = 0.8, edge_share: float = 0.98) 
 
 
 _TINY = 1e-10
+_CELLS_TOGETHER = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,11 @@ def _influence(graph: LocalGraph, rows: Float[Tensor, "row column"], order: _Ord
         if here.start < here.stop:
             influence += _flow(influence[columns], rows[here])
     return influence
+
+
+def _parts(rows: Float[Tensor, "row column"]) -> Sequence[Float[Tensor, "row column"]]:
+    """Split rows, which may be as many as memory holds just once."""
+    return rows.split(max(1, _CELLS_TOGETHER // max(1, rows.shape[1])))
 
 
 def _flow(reached: Float[Tensor, " row"], rows: Float[Tensor, "row column"]) -> Float[Tensor, " column"]:
@@ -206,11 +212,14 @@ def missed_influence(graph: LocalGraph) -> float:
     targets are its scale: of targets whose weights sum to 1, all of the flow is 1 at each depth.
     """
     rows = torch.from_numpy(graph.rows)
-    received = rows.abs().sum(1) + torch.from_numpy(graph.left_out_abs)
-    shares = rows.abs() / received.clamp_min(_TINY)[:, None]
+    received = torch.cat([it.abs().sum(1) for it in _parts(rows)]) + torch.from_numpy(graph.left_out_abs)
+
+    def shares(here: slice) -> Float[Tensor, "row column"]:
+        return rows[here].abs() / received[here].clamp_min(_TINY)[:, None]
+
     order, weights = _Order.of(graph), torch.from_numpy(graph.weights)
-    influence = weights @ shares[order.n_rows :]
+    influence = weights @ shares(slice(order.n_rows, len(rows)))
     for here, columns in order.descending():
-        influence += influence[columns] @ shares[here]
+        influence += influence[columns] @ shares(here)
     reached = torch.cat([influence[order.columns], weights])
     return float((reached * torch.from_numpy(graph.left_out_abs) / received.clamp_min(_TINY)).sum())

@@ -7,6 +7,7 @@ that does the work (`run`), which only a worker process imports.
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import rfc8785
@@ -33,6 +34,10 @@ class StageContext(Protocol):
 
     def load_checkpoint(self) -> tuple[int, Document] | None:
         """Give the latest checkpoint of this task, if any attempt left one."""
+        ...
+
+    def scratch_folder(self) -> Path:
+        """Give a folder for nameless files, on the disk of the run where that is one of this machine."""
         ...
 
 

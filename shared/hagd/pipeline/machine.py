@@ -1,6 +1,7 @@
 """What the machine has left for a stage, and what a stage has taken."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,11 @@ def available_bytes() -> int:
 def resident_bytes() -> int:
     """Give the memory that this process holds now."""
     return psutil.Process().memory_info().rss
+
+
+def free_disk_bytes(folder: Path) -> int:
+    """Give what may still be written to the disk of a folder."""
+    return shutil.disk_usage(folder).free
 
 
 def _of_machine() -> int:

@@ -5,6 +5,7 @@ before it goes on; a repeated one changes nothing. Nothing that somebody may wri
 """
 
 import logging
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -32,6 +33,7 @@ OUTAGE_SECONDS: Final = 1.0
 """Until log and store are asked again."""
 WAIT_SECONDS: Final = 10.0
 """Until a request that is not for now is looked at again; so long that it does not stand in the way of others."""
+_IDLE_SECONDS: Final = 0.05
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -45,6 +47,16 @@ class RequestRouter:
     meter: Meter = field(default_factory=SilentMeter)
     quota: Quota | None = None
     """How many runs a principal of another system may have at once; what is beyond waits."""
+
+    def run(self, stop: threading.Event) -> None:
+        """Handle requests until `stop`; an outage of log or store is waited out."""
+        while not stop.is_set():
+            try:
+                if not self.step():
+                    stop.wait(_IDLE_SECONDS)
+            except (UnavailableError, StoreFullError) as error:
+                _LOG.warning("requests wait: %s", error.message)
+                stop.wait(OUTAGE_SECONDS)
 
     def step(self) -> bool:
         """Handle one request; False when there is none.

@@ -17,12 +17,13 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from hagd.deployment.config import DRAIN
-from hagd.errors import CancelledError, StoreFullError, UnavailableError
+from hagd.errors import CancelledError
 from hagd.events.log import EventLog
 from hagd.execution.executor import Executor
 from hagd.pipeline.loop import StageLoop
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from hagd.telemetry.prometheus import MetricsServer
 
 _log: Any = structlog.get_logger("hagd.hosting")
-_IDLE_SECONDS: Final = 0.05
-_OUTAGE_SECONDS: Final = 1.0
 LOOP_GRACE: Final = timedelta(seconds=15)
 """How long a task may take to heed a stop; the executor kills its worker before that."""
 
@@ -89,7 +88,7 @@ class StageHost:
         """Begin to work off requests; `wake` is called when a loop breaks."""
         works: list[tuple[str, Callable[[], None]]] = [(loop.spec.id, loop.run) for loop in self.loops]
         if self.router is not None:
-            works.append(("router", self._route))
+            works.append(("router", partial(self.router.run, self.loops[0].draining)))
         for name, work in works:
             thread = threading.Thread(target=self._guard, args=(work, wake), name=name, daemon=True)
             thread.start()
@@ -126,16 +125,6 @@ class StageHost:
             _log.exception("loop broke")
             self.broken = True
             wake()
-
-    def _route(self) -> None:
-        router, draining = self.router, self.loops[0].draining
-        while router is not None and not draining.is_set():
-            try:
-                if not router.step():
-                    draining.wait(_IDLE_SECONDS)
-            except (UnavailableError, StoreFullError) as error:
-                _log.warning("requests wait", reason=error.message)
-                draining.wait(_OUTAGE_SECONDS)
 
 
 def _stop_or_end(stop: asyncio.Event) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hagd.attribution.blocks import Places, prepare_block
+from hagd.attribution.blocks import prepare_block
 from hagd.attribution.build import LocalGraphConfig, PromptText, build_local_graph, silent
 from hagd.attribution.columns import Columns
 from hagd.attribution.coordinates import Coordinates
@@ -74,8 +74,8 @@ def test_what_layers_add_to_a_large_vector_is_not_lost() -> None:
     """In bfloat16 the neighbours of 256 are 255 and 258, so sums kept in it would never move."""
     frozen = single_precision_prompt("gpt2", "mixed")
     columns = Columns.of(frozen)
-    block = prepare_block(frozen, columns, Places.of(columns), 0, torch.bfloat16)
-    coordinates = Coordinates([block], columns, 0, products=torch.bfloat16, sums=torch.float32)
+    block = prepare_block(frozen, columns, 0, torch.bfloat16)
+    coordinates = Coordinates([block], 0, products=torch.bfloat16, sums=torch.float32)
     rows = Standing(torch.tensor([1, 3, 5]), columns)
     generator, times = torch.Generator().manual_seed(3), 200
     carried = (torch.rand(6, 3, len(block.w_v), generator=generator) * 0.05).to(torch.bfloat16)

@@ -5,7 +5,6 @@ import dataclasses
 import pytest
 import torch
 
-from hagd.attribution import estimate
 from hagd.attribution.build import LocalGraphConfig, PromptText, build_local_graph, silent
 from hagd.attribution.frozen import freeze
 from hagd.attribution.replacement import Replacement
@@ -53,19 +52,6 @@ def test_frozen_pieces_that_are_not_those_of_the_run_are_found_out() -> None:
     layer = dataclasses.replace(frozen.layers[1], pattern=frozen.layers[1].pattern * 1.01)
     with pytest.raises(NonFiniteError, match="differs from the run"):
         dataclasses.replace(frozen, layers=(frozen.layers[0], layer, *frozen.layers[2:])).check()
-
-
-@pytest.mark.parametrize("heads", [False, True])
-def test_a_graph_larger_than_the_memory_is_refused_with_one_that_fits(heads: bool) -> None:
-    frozen = frozen_prompt("llama", "neurons")
-    whole = estimate.require_memory(frozen, 3, None, 1 << 40, heads=heads)
-    there = int(estimate.estimate(frozen, 3, whole.features // 2, heads=heads).memory_bytes / 0.9) + 1000
-    with pytest.raises(InvalidInputError, match="GiB") as refused:
-        estimate.require_memory(frozen, 3, None, there, heads=heads)
-    most = int("".join(filter(str.isdigit, refused.value.hint)))
-    assert estimate.require_memory(frozen, 3, most, there, heads=heads).features == most
-    with pytest.raises(InvalidInputError):
-        estimate.require_memory(frozen, 3, most + 50, there, heads=heads)
 
 
 @pytest.mark.parametrize("most", [0, -3])

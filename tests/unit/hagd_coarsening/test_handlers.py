@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +31,9 @@ class Recorder:
 
     def load_checkpoint(self) -> tuple[int, Document] | None:
         return None
+
+    def scratch_folder(self) -> Path:
+        raise AssertionError("this stage is small")
 
 
 def inputs(subject: Subject) -> dict[str, Document]:

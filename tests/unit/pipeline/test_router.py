@@ -1,6 +1,8 @@
 """The way in of requests that other systems wrote to the log: one run each, whatever else is written there."""
 
 import json
+import threading
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from hagd.artifacts.store import StoredObject
 from hagd.errors import RunError, StoreFullError, UnavailableError
 from hagd.events.envelope import Envelope, PlanEntry
+from hagd.events.log import Delivery
 from hagd.events.topics import ENTRY_STAGE, RUN_FAILED, dead_letter_topic, requested_topic
 from hagd.pipeline.dead_letters import dead_letters, replay
 from hagd.pipeline.intake import REQUESTED, event_of
@@ -187,3 +190,22 @@ def test_every_step_can_be_repeated_after_a_crash(world: World) -> None:
 
     assert world.executor.tasks == list(STAGES)
     assert json.loads(world.store.objects[f"runs/{run_id}/request"])["request"]["principal"] == "me"
+
+
+def test_its_loop_waits_out_an_outage_and_ends_when_asked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hagd.pipeline.router.OUTAGE_SECONDS", 0.01)
+    run_id, stop, steps = sent(world, request(threshold=-100.0)), threading.Event(), iter(range(9))
+    claim = world.log.claim
+
+    def failing(topics: Sequence[str], seconds: float) -> Delivery | None:
+        if (step := next(steps)) < 2:
+            raise UnavailableError("the partitions are shared out anew")
+        if step == 8:
+            stop.set()
+        return claim(topics, seconds)
+
+    monkeypatch.setattr(world.log, "claim", failing)
+    world.router.run(stop)
+
+    assert world.runs.exists(run_id)
+    assert next(steps, None) is None

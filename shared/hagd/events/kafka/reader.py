@@ -1,10 +1,11 @@
 """Reading a topic of Kafka for observers: no group, no offsets but the reader's own."""
 
 import threading
+import time
 from typing import Any, Final
 
 from kafka import KafkaConsumer
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.structs import TopicPartition
 
 from hagd.errors import InvalidInputError, UnservedVersionError
@@ -69,9 +70,15 @@ class TopicReader:
         for place in unread:
             consumer.seek(place, following[place])
         records: list[Record] = []
+        heard_at = time.monotonic()
         while len(records) < limit and any((consumer.position(place) or 0) < ends[place] for place in unread):
             fetched: dict[TopicPartition, list[Any]] = consumer.poll(_POLL_MS, max_records=limit - len(records))
             records += [event for batch in fetched.values() for raw in batch if (event := _record(raw)) is not None]
+            if fetched:
+                heard_at = time.monotonic()
+            elif time.monotonic() - heard_at > self._settings.delivery_timeout_seconds:
+                # A poll of brokers that went silent just gives nothing, for as long as they are asked.
+                raise KafkaTimeoutError(f"{topic} has records that do not come")
         return records
 
     def _opened(self) -> KafkaConsumer:
