@@ -1,5 +1,6 @@
 """`hagd transcoder pull|push`, and repositories in place of folders, as a person and a program meet them."""
 
+import hashlib
 import json
 import os
 import signal
@@ -135,18 +136,35 @@ def test_what_is_refused_has_a_kind_and_leaves_nothing_behind(
     assert {it.name for it in tmp_path.iterdir()} == {"source"}
 
 
-def test_a_hub_that_does_not_answer_is_exit_code_4_and_shows_no_token(tmp_path: Path) -> None:
-    environment = os.environ | {
-        "HF_ENDPOINT": "http://127.0.0.1:9",
-        "HF_TOKEN": "hf_verysecret",
-        "HF_HOME": str(tmp_path),
-    }
-    command = [HAGD, "transcoder", "pull", "owner/name", "--out", str(tmp_path / "out")]
+def test_files_in_chunks_go_to_the_hub_and_come_back(hub: Hub, source: Path, tmp_path: Path) -> None:
+    """Chunks are stored in a folder, by the library's own code for that."""
+    pytest.importorskip("hf_xet")
+    (source / "README.md").write_text("a card")
+    held = {hashlib.sha256(it).hexdigest(): it for it in content_of(source).values()}
+    hub.chunks, hub.arrives = tmp_path / "chunks", held.__getitem__
+    hub.chunks.mkdir()
+    environment = os.environ | environment_of(hub, tmp_path / "home") | {"HF_TOKEN": WRITE}
+    for arguments in (["push", str(source), "owner/name"], ["pull", "owner/name", "--out", str(tmp_path / "out")]):
+        command = [HAGD, "transcoder", *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
 
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    got = content_of(tmp_path / "out")
+    assert {name: it for name, it in got.items() if name != "hub.json"} == content_of(source)
+    assert not [path for path in hub.fetched() if path.endswith(".safetensors")]
+    assert not hub.uploads
 
-    assert done.returncode == 4, done.stderr
-    assert "the hub does not answer" in done.stderr and "hf_verysecret" not in done.stdout + done.stderr
+
+def test_a_hub_that_does_not_answer_is_exit_code_4_and_shows_no_token(
+    hub: Hub, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_TOKEN", "hf_verysecret")
+
+    assert run(["transcoder", "pull", "owner/name", "--out", str(tmp_path / "out")]) == 4
+
+    out, err = capfd.readouterr()
+    assert "the hub does not answer" in err and "hf_verysecret" not in out + err
 
 
 def test_a_pull_that_is_killed_in_the_middle_leaves_no_folder_and_goes_on_with_what_is_missing(

@@ -173,6 +173,10 @@ def test_a_private_repository_takes_a_token_and_a_wrong_one_is_told(
     assert "hf_wrongandsecret" not in f"{caught.value.message} {caught.value.hint} {''.join(capfd.readouterr())}"
     monkeypatch.setenv("HF_TOKEN", READ)
     assert listing_of().private
+    hub.requests.clear()
+    fetch(listing_of(), FILES)
+    assert {token for _, path, token in hub.requests if not path.startswith("/store/")} == {READ}
+    assert {token for _, path, token in hub.requests if path.startswith("/store/")} == {""}
 
 
 def test_a_gated_repository_says_what_to_do(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
