@@ -137,7 +137,7 @@ def test_settings_above_a_folder_come_with_it(hub: Hub, tmp_path: Path) -> None:
     )
     (layer / "cfg.json").write_text(json.dumps({"transcode": True, "k": 3}))
     above = {"config.json": json.dumps({"model": "EleutherAI/pythia-70m"}).encode()}
-    other = {"layers.1.mlp/cfg.json": b"{}", "layers.1.mlp/sae.safetensors": b"other"}
+    other = {"layers.1.mlp/cfg.json": b"{}", "layers.1.mlp/sae.safetensors": b"other", "sae.safetensors": b"above"}
     hub.add(REPOSITORY, {f"layers.0.mlp/{name}": it for name, it in files_below(layer).items()} | above | other)
 
     done = pull(parse_source("owner/name/layers.0.mlp"), tmp_path / "out")
