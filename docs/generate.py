@@ -65,8 +65,9 @@ REMEDIES = {
     "run-locked": "Another process works in the folder. Wait for it, or choose another folder.",
     "run-conflict": "The folder or request id belongs to another request. Choose another one.",
     "quota-exceeded": "Too many of your runs go on. Wait until one ends, or cancel one.",
-    "access": "A service does not let the caller in.",
-    "unauthenticated": "The token or client certificate is missing, out of date or not from an issuer that counts.",
+    "access": "A service, or the hub, does not let the caller in.",
+    "unauthenticated": "The token or client certificate is missing, out of date or not from an issuer that counts. "
+    "The hint says where one goes.",
     "permission-denied": "The caller is known and may not do this. The message names the scope that it needs.",
     "cancelled": "Somebody asked to stop. The same command goes on where it stopped.",
     "worker-died": "A worker process ended without an answer, mostly for want of memory. It is tried again.",

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from hub_server import hub
 from ray_cluster import ray_address
 from real_servers import kafka_address, minio, moto, versitygw
 
-__all__ = ["kafka_address", "loggers", "minio", "moto", "ray_address", "versitygw"]
+__all__ = ["hub", "kafka_address", "loggers", "minio", "moto", "ray_address", "versitygw"]
 
 
 @pytest.fixture(autouse=True)

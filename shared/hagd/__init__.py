@@ -93,7 +93,7 @@ def trace(
     Args:
         text: the prompt.
         model: folder, hub id, `smollm2`, or a Hugging Face causal LM.
-        dictionaries: `neurons`, or a folder of dictionaries in any format that is read.
+        dictionaries: `neurons`, or dictionaries in any format that is read: a folder, or `hub:OWNER/NAME[/FOLDER]`.
         targets: tokens to explain; the likeliest when empty.
         against: a token whose logit is subtracted from that of the one target.
         nodes: how many features the graph keeps, those of the largest influence; what fits when None.

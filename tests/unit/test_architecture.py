@@ -23,7 +23,7 @@ import hagd
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("hagd_transcoder", "hagd_coarsening", "hagd_traversal", "hagd_verification")
-DRIVER = ("artifacts", "cli", "deployment", "events", "execution", "extraction")
+DRIVER = ("artifacts", "cli", "deployment", "events", "execution", "extraction", "hub")
 DRIVER += ("pipeline", "rpc", "telemetry", "testing")
 """Packages of the core that a driver process loads."""
 HEAVY = {"torch", "transformers", "torch_geometric", "scipy", "safetensors.torch"}

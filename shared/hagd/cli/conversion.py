@@ -37,8 +37,11 @@ class Space(StrEnum):
 
 def convert(
     source: Annotated[
-        Path,
-        typer.Argument(metavar="SOURCE", help="Folder of transcoders of another tool, or of a run that trained some."),
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="Folder of transcoders of another tool, or of a run that trained some, or hub:OWNER/NAME[/FOLDER].",
+        ),
     ],
     model: Annotated[str, typer.Option("--model", help="Their model: folder, hub id or 'smollm2'.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to write; it must not hold anything yet.")],
@@ -69,12 +72,14 @@ def convert(
     circuit-tracer."""
     from hagd.dictionaries.formats import conversion  # noqa: PLC0415
     from hagd.dictionaries.formats.registry import read_folder  # noqa: PLC0415
+    from hagd.dictionaries.formats.sharing import dictionaries_at  # noqa: PLC0415
     from hagd.models.loading import load_model  # noqa: PLC0415
     from hagd.pipeline.folder import is_run  # noqa: PLC0415
 
     conversion.require_empty(out)
     text = None if probe_text is None else _read_text(probe_text)
-    found = read_run(source, run_id) if is_run(source) else read_folder(source, source_format, pickles=unsafe_pickle)
+    folder = dictionaries_at(source, source_format, tell=say)
+    found = read_run(folder, run_id) if is_run(folder) else read_folder(folder, source_format, pickles=unsafe_pickle)
     if space is not None:
         found = replace(found, space=space.value)
     loaded = load_model(model, revision, tell=say)

@@ -57,7 +57,10 @@ def build(
     settings: "Settings",
     text: Annotated[str | None, typer.Option(help="One prompt to trace, in place of a task.")] = None,
     dictionaries: Annotated[
-        str, typer.Option(help="Of --text: neurons, or a folder of dictionaries in any layout that convert reads.")
+        str,
+        typer.Option(
+            help="Of --text: neurons, or dictionaries in any layout that convert reads: a folder, or hub:OWNER/NAME."
+        ),
     ] = NEURONS,
     target: Annotated[
         list[str], typer.Option(help="Of --text: token that the graph ends at; the likeliest by default. Repeatable.")

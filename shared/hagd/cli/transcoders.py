@@ -1,4 +1,7 @@
-"""`hagd transcoder train|eval`: stage 1 on its own. `hagd transcoder convert` stands in `conversion.py`."""
+"""`hagd transcoder train|eval`: stage 1 on its own.
+
+`hagd transcoder convert` stands in `conversion.py`, `pull` and `push` in `sharing.py`.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +23,7 @@ from hagd.cli.options import (
 )
 from hagd.cli.output import say
 from hagd.cli.quality import write_layer, write_quality, write_training
+from hagd.cli.sharing import pull, push
 from hagd.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Dictionaries of MLPs.", no_args_is_help=True)
 app.command()(convert)
+app.command()(pull)
+app.command()(push)
 
 
 @app.command()
@@ -36,7 +42,8 @@ def train(
     data: Annotated[
         list[Path],
         typer.Option(
-            help="Text to train on in place of a task: a file, lines of JSON, a table, or a folder; may be repeated."
+            help="Text to train on in place of a task: a file, lines of JSON, a table, a folder of them, or a dataset "
+            "of the hub as hub:OWNER/NAME[/FOLDER]; may be repeated."
         ),
     ] = [],  # noqa: B006  # typer copies it
     mix: Annotated[

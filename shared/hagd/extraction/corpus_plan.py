@@ -8,6 +8,7 @@ from hagd.corpora.sources import digest_of_files, files_of
 from hagd.errors import UsageError
 from hagd.extraction.plan import PRINCIPAL, RUNS_FOLDER, digest_of_plan
 from hagd.extraction.settings import Settings, model_config
+from hagd.hub.names import is_hub
 from hagd.pipeline.contract import StageSpec
 from hagd.pipeline.request import PlanEntry, Request
 from hagd.pipeline.stages import check_plan, plan_entry
@@ -37,7 +38,7 @@ def build_corpus_plan(
 
     Args:
         settings: of these the model, the kind of dictionary, the seed and the overrides count.
-        data: files or folders of text.
+        data: files or folders of text, or dataset repositories: `hub:OWNER/NAME[/FOLDER][@REVISION]`.
         mix: task -> share of the tokens that are its prompts.
         stages: stages by id; the installed ones when None.
 
@@ -45,6 +46,7 @@ def build_corpus_plan(
         UsageError: no model is given, something that belongs to a task, or prompts cannot be mixed in.
         UnknownNameError: there is no such task.
         InvalidInputError: the text cannot be read, or a field is out of range.
+        UnauthenticatedError, PermissionDeniedError, UnavailableError: as the hub answers.
     """
     given = [name for name in _OF_A_TASK if getattr(settings, name) not in (None, ())]
     if given:
@@ -89,6 +91,11 @@ def parse_mix(assignments: Sequence[str]) -> dict[str, float]:
 
 
 def _absolute(path: Path) -> Path:
+    if is_hub(str(path)):
+        # The hub's library, which comes with the extra of the service that trains.
+        from hagd.corpora.hub import text_at  # noqa: PLC0415
+
+        return text_at(str(path))
     try:
         return path.expanduser().absolute()
     except RuntimeError:

@@ -9,6 +9,7 @@ from hagd.dictionaries.names import NEURONS
 from hagd.errors import UsageError
 from hagd.extraction.plan import PRINCIPAL, RUNS_FOLDER, digest_of_plan
 from hagd.extraction.settings import Settings, model_config
+from hagd.hub.names import is_hub
 from hagd.pipeline.contract import StageSpec
 from hagd.pipeline.local_files import digest_of_file
 from hagd.pipeline.request import PlanEntry, Request
@@ -29,7 +30,7 @@ class PromptSettings:
 
     text: str
     dictionaries: str = NEURONS
-    """`neurons`, or a folder."""
+    """`neurons`, a folder, or `hub:OWNER/NAME[/FOLDER][@REVISION]`."""
     targets: tuple[str, ...] = ()
     against: str | None = None
     nodes: int | None = None
@@ -50,6 +51,7 @@ def build_prompt_plan(
     Raises:
         UsageError: no model is given, or something that belongs to a task.
         InvalidInputError: a field is out of range, or the dictionaries cannot be read.
+        UnknownNameError, UnauthenticatedError, PermissionDeniedError, UnavailableError: as the hub answers.
     """
     if given := [name for name in _OF_A_TASK if getattr(settings, name) not in (None, ())]:
         raise UsageError(f"--text and --{given[0]} exclude each other", "trace a text, or build the graph of a task")
@@ -66,7 +68,7 @@ def build_prompt_plan(
         "local-graph": {"targets": list(asked.targets)} if asked.targets else {},
     }
     if asked.dictionaries != NEURONS:
-        configs["prompt"]["dictionaries"] = str(Path(asked.dictionaries).expanduser().absolute())
+        configs["prompt"]["dictionaries"] = str(_folder_of(asked.dictionaries).absolute())
     if asked.against is not None:
         configs["local-graph"]["against"] = asked.against
     if asked.nodes is not None:
@@ -78,6 +80,15 @@ def build_prompt_plan(
     )
     check_plan(Request(PRINCIPAL, TRACE, plan), stages)
     return plan
+
+
+def _folder_of(dictionaries: str) -> Path:
+    if not is_hub(dictionaries):
+        return Path(dictionaries).expanduser()
+    # The formats, which tell what a repository is of, load torch.
+    from hagd.dictionaries.formats.sharing import dictionaries_at  # noqa: PLC0415
+
+    return dictionaries_at(dictionaries)
 
 
 def build_import_plan(path: Path, stages: Mapping[str, StageSpec] | None = None) -> tuple[PlanEntry, ...]:

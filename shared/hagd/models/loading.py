@@ -7,7 +7,6 @@
 import contextlib
 import hashlib
 import importlib.util
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -15,16 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from safetensors import SafetensorError
 
-from hagd.errors import CorruptArtifactError, InvalidInputError, UnavailableError, UnknownNameError
+from hagd.artifacts.folders import cache_folder
+from hagd.errors import CorruptArtifactError, InvalidInputError, UnknownNameError
+from hagd.hub.asking import LOGIN_HINT, asking
 from hagd.models.language_model import LanguageModel
 from hagd.models.storage import read_model, save_model
 from hagd.models.tokenizer import Tokenizer
@@ -100,13 +94,6 @@ def load_model(
 def gguf_kind(file_name: str) -> str:
     """Read the quantisation off a GGUF file name, `Model-135M.Q4_1.gguf` -> `Q4_1`."""
     return file_name.removesuffix(".gguf").rpartition(".")[2].rpartition("-")[2]
-
-
-def cache_folder() -> Path:
-    """Give the folder for what can be rebuilt: `$HAGD_CACHE`, else `hagd` in the user's cache folder."""
-    if chosen := os.environ.get("HAGD_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hagd"
 
 
 def load_smollm2(tell: Callable[[str], None] = lambda _: None) -> LoadedModel:
@@ -195,19 +182,7 @@ def _download(hub_id: str, revision: str | None, gguf_file: str | None) -> Path:
     """Fetch a hub repository's safetensors, config and tokenizer; pickled weights are never fetched."""
     wanted = [name for name in HUB_FILES if gguf_file is None or name != "*.safetensors"]
     wanted += [gguf_file] if gguf_file else []
-    try:
-        folder = snapshot_download(hub_id, revision=revision, allow_patterns=wanted, ignore_patterns=["*/*"])
-    except LocalEntryNotFoundError as error:
-        raise UnavailableError(
-            f"{hub_id!r} is neither a folder nor in the local cache, and the hub does not answer",
-            "check the spelling and the network, or give the path of a folder",
-        ) from error
-    except (RepositoryNotFoundError, RevisionNotFoundError, GatedRepoError, HFValidationError) as error:
-        at = f" at revision {revision!r}" if revision else ""
-        raise UnknownNameError(
-            f"there is no model {hub_id!r}{at} that can be read: it is no folder, no 'smollm2', and not on the hub",
-            "check the spelling; for a gated model, log in to the hub first",
-        ) from error
-    except OSError as error:
-        raise UnavailableError(f"the hub does not answer: {error}", "try again later, or give a folder") from error
-    return Path(folder)
+    at = f" at revision {revision!r}" if revision else ""
+    hint = f"check the spelling: it is no folder and not 'smollm2' either; for a private model {LOGIN_HINT}"
+    with asking(f"model {hub_id!r}{at}", hint=hint):
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=wanted, ignore_patterns=["*/*"]))

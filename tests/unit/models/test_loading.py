@@ -10,11 +10,12 @@ import tokenizers
 import torch
 from safetensors.torch import load_file, save_file
 
+from hagd.artifacts.folders import cache_folder
 from hagd.errors import InvalidInputError, UnavailableError, UnknownNameError, UnsupportedArchitectureError
 from hagd.models import loading
 from hagd.models.architectures import convert
 from hagd.models.checkpoints import quiet
-from hagd.models.loading import cache_folder, gguf_kind, load_model
+from hagd.models.loading import gguf_kind, load_model
 from hagd.models.tokenizer import Tokenizer
 from hagd.models.trunk import plain_logits
 from hagd.models.weights import model_digest

@@ -24,6 +24,7 @@ from hagd.dictionaries.formats.spaces import space_of
 from hagd.errors import InvalidInputError
 
 NAME = "circuit-tracer"
+FILES = ("config.yaml", "layer_*.safetensors")
 KIND = "transcoder_set"
 _THRESHOLD = "activation_function.threshold"
 

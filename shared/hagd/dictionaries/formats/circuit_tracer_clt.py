@@ -22,6 +22,7 @@ from hagd.errors import InvalidInputError
 from hagd.models.weights import check_finite, owned
 
 NAME = "circuit-tracer-clt"
+FILES = ("config.yaml", "W_enc_*.safetensors", "W_dec_*.safetensors")
 KIND = "cross_layer_transcoder"
 
 

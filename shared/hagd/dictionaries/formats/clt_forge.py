@@ -23,6 +23,7 @@ from hagd.errors import InvalidInputError
 
 NAME = "clt-forge"
 _CONFIG, _WEIGHTS = "clt_cfg.json", "clt_weights.safetensors"
+FILES = (_CONFIG, _WEIGHTS, f"rank*_{_WEIGHTS}")
 _FEATURE_AXIS = {"W_enc": 2, "b_enc": 1, "W_dec": 1, "log_threshold": 1}
 
 

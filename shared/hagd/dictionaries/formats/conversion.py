@@ -1,8 +1,6 @@
 """From a folder of another tool to a folder for sharing: read, check against the model, measure, fold, write."""
 
-import shutil
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +10,7 @@ from jaxtyping import Int
 from safetensors import SafetensorError
 from torch import Tensor
 
+from hagd.artifacts.folders import publish_folder, require_empty
 from hagd.dictionaries.cross_layer import CrossLayerTranscoder, Dictionaries
 from hagd.dictionaries.formats import circuit_tracer, circuit_tracer_clt, hugging_face
 from hagd.dictionaries.formats.found import Found, InputSpace
@@ -60,41 +59,12 @@ def convert(
         found, quality = replace(found, space=probed.space), probed.layers
     content = fold(found, loaded.model).content
     measured = [asdict(it) for it in quality] or [_plain(it) for it in found.measured]
-    belongings = Belongings(loaded.name, loaded.revision, loaded.digest, found.source_format)
+    belongings = Belongings(loaded.name, loaded.revision, loaded.digest, found.source_format, found.origin)
     try:
-        _publish(out, lambda partial: _write(content, partial, target, belongings, measured))
-    except (OSError, SafetensorError) as error:
+        publish_folder(out, lambda partial: _write(content, partial, target, belongings, measured))
+    except SafetensorError as error:
         raise InvalidInputError(f"{out} cannot be written: {error}", "choose another folder, or free space") from error
     return Converted(content, found.space, quality)
-
-
-def _publish(out: Path, write: Callable[[Path], None]) -> None:
-    """Fill a folder beside `out` and rename it, so that a half-written one is never read."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=".partial-"))
-    try:
-        write(partial)
-        # What mkdtemp makes is for its owner alone.
-        partial.chmod(0o755)
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def require_empty(out: Path) -> None:
-    """Refuse to write over something.
-
-    Raises:
-        InvalidInputError: `out` is a file, a folder with something in it, or cannot be a path.
-    """
-    try:
-        taken = out.exists() and not (out.is_dir() and not any(out.iterdir()))
-    except OSError as error:
-        raise InvalidInputError(
-            f"{str(out)[:60]} cannot be a path: {error.strerror}", "choose another --out"
-        ) from error
-    if taken:
-        raise InvalidInputError(f"{out} is there already", "choose another folder with --out")
 
 
 def rows_of(text: str, loaded: LoadedModel) -> Int[Tensor, "batch pos"]:

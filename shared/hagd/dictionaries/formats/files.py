@@ -29,7 +29,7 @@ _HEADERS: Mapping[tuple[int, int], Callable[[Any], Any]] = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-PICKLES = (".pt", ".pth", ".bin")
+PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 DEEPEST = 4
 """Folders below the given one in which layers are looked for."""
 _LAYER = re.compile(r"(?:^|[._-])(?:layers?|h|blocks)[._-](\d+)(?:$|[._-])")

@@ -42,6 +42,8 @@ class Found:
     """Commit, branch or tag of that model."""
     digest: str | None = None
     """sha256 of that model's weights, see `weight_digest`."""
+    origin: str | None = None
+    """Repository and commit that the files were pulled from, where a record beside them says so."""
     measured: Sequence[Mapping[str, Any]] = ()
     """What was measured about each layer where they were made, with the number of the `layer`."""
 

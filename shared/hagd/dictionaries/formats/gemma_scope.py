@@ -16,6 +16,7 @@ from hagd.errors import InvalidInputError
 
 NAME = "gemma-scope"
 _PARAMS = "params.npz"
+FILES = (f"**/{_PARAMS}",)
 _RELEASE = re.compile(r"gemma-scope-(2b|9b|27b)-(pt|it)-(\w+)")
 
 

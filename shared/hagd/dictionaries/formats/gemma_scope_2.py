@@ -16,6 +16,7 @@ from hagd.errors import InvalidInputError
 
 NAME = "gemma-scope-2"
 _PARAMS = "params.safetensors"
+FILES = ("**/config.json", f"**/{_PARAMS}")
 _READS = re.compile(r"layers\.(\d+)\.pre_feedforward_layernorm\.output$")
 _WRITES = re.compile(r"layers\.(\d+)\.post_feedforward_layernorm\.output$")
 

@@ -29,6 +29,7 @@ from hagd.models.weights import check_finite
 
 NAME = "hf"
 _CONFIG, _WEIGHTS, _CARD = "config.json", "model.safetensors", "README.md"
+FILES = (_CONFIG, _WEIGHTS)
 _SCHEMAS = (storage.SCHEMA, cross_layer.SCHEMA)
 
 
@@ -44,6 +45,8 @@ class Belongings:
     """sha256 of its weights, see `weight_digest`."""
     source_format: str
     """Format that the dictionaries were read from."""
+    origin: str | None = None
+    """Repository and commit that they were pulled from."""
 
 
 def matches(folder: Folder) -> bool:
@@ -100,6 +103,7 @@ def write(dictionaries: Dictionaries, folder: Path, belongings: Belongings, metr
         },
         "input": "mlp-input",
         "source_format": belongings.source_format,
+        **({"origin": belongings.origin} if belongings.origin else {}),
         "weights_sha256": weights,
     }
     (folder / _CONFIG).write_text(json.dumps(config, indent=2, allow_nan=False) + "\n")
@@ -131,7 +135,7 @@ def _card(dictionaries: Dictionaries, belongings: Belongings, metrics: Mapping[s
         f"- revision: {belongings.revision or 'a local folder'}",
         f"- sha256 of its weights: `{belongings.digest}`",
         f"- sha256 of `{_WEIGHTS}`: `{weights}`",
-        f"- read from: {belongings.source_format}\n",
+        f"- read from: {belongings.source_format}{f', {belongings.origin}' if belongings.origin else ''}\n",
         *_table(["layer", "kind", "sparsity", "features", *names], rows),
         "\nRead with `hagd transcoder convert`, or tensor by tensor: `{layer}.w_enc` (d_model, d_feature), `b_enc`,",
         f"`w_dec` {text.decoder}, `b_dec`, and where present `w_gate`, `b_gate`, `w_skip` (applied as x W) and",

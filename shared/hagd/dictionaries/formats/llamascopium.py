@@ -21,6 +21,7 @@ from hagd.errors import InvalidInputError
 
 NAME = "llamascopium"
 _WEIGHTS = "sae_weights.safetensors"
+FILES = ("**/config.json", f"**/{_WEIGHTS}")
 _KINDS = {"relu", "topk", "jumprelu"}
 
 

@@ -1,7 +1,8 @@
 """Which formats there are, which of them a folder is of, and whether what it holds belongs to a model."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from hagd.dictionaries.cross_layer import CrossLayerTranscoder
@@ -18,6 +19,7 @@ from hagd.dictionaries.formats import (
 )
 from hagd.dictionaries.formats.files import PICKLES, Folder
 from hagd.dictionaries.formats.found import Found
+from hagd.dictionaries.formats.origin import origin_of
 from hagd.errors import InvalidInputError, UnknownNameError
 from hagd.models.loading import LoadedModel
 
@@ -26,12 +28,22 @@ from hagd.models.loading import LoadedModel
 class Format:
     """How one layout is told and read."""
 
+    files: tuple[str, ...]
+    """Names of its files; see the package."""
     matches: Callable[[Folder], bool]
     read: Callable[[Folder], Found]
 
+    def has(self, name: str) -> bool:
+        """Say whether a file, named as seen from the folder, is one of the format."""
+        return any(
+            fnmatchcase(name.rpartition("/")[2], pattern.removeprefix("**/"))
+            for pattern in self.files
+            if pattern.startswith("**/") or "/" not in name
+        )
+
 
 FORMATS: Mapping[str, Format] = {
-    module.NAME: Format(module.matches, module.read)
+    module.NAME: Format(module.FILES, module.matches, module.read)
     for module in (
         hugging_face,
         circuit_tracer,
@@ -69,6 +81,17 @@ def detect(folder: Folder) -> str:
     )
 
 
+def format_named(name: str | None) -> tuple[str, ...]:
+    """Give the formats that may be meant: the one that is named, or all.
+
+    Raises:
+        UnknownNameError: there is no such format.
+    """
+    if name not in (None, *FORMATS):
+        raise UnknownNameError(f"there is no format {name!r}", f"known formats: {', '.join(FORMATS)}")
+    return tuple(FORMATS) if name is None else (name,)
+
+
 def read_folder(path: Path, source_format: str | None = None, *, pickles: bool = False) -> Found:
     """Read the transcoders in a folder, in the format named or the one that it is found to be of.
 
@@ -77,12 +100,12 @@ def read_folder(path: Path, source_format: str | None = None, *, pickles: bool =
         InvalidInputError: the folder is of no format, or its files cannot be used.
     """
     folder = Folder(path, pickles)
-    if source_format not in (None, *FORMATS):
-        raise UnknownNameError(f"there is no format {source_format!r}", f"known formats: {', '.join(FORMATS)}")
+    format_named(source_format)
     try:
         if not path.is_dir():
-            raise InvalidInputError(f"{path} is no folder", "give a folder of transcoders, fetched beforehand")
-        return FORMATS[source_format or detect(folder)].read(folder)
+            raise InvalidInputError(f"{path} is no folder", "give a folder of transcoders, or hub:OWNER/NAME")
+        found = FORMATS[source_format or detect(folder)].read(folder)
+        return replace(found, origin=origin_of(folder))
     except OSError as error:
         raise InvalidInputError(f"{path.name} cannot be read: {error.strerror}", "give another folder") from error
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:

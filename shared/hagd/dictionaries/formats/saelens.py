@@ -23,6 +23,7 @@ from hagd.errors import InvalidInputError
 NAME = "saelens"
 _WEIGHTS = "sae_weights.safetensors"
 _SCALER = "activation_scaler.json"
+FILES = ("**/cfg.json", f"**/{_WEIGHTS}", f"**/{_SCALER}")
 _PARTS = ("W_enc", "b_enc", "W_dec", "b_dec")
 _THRESHOLDS = {"jumprelu", "jumprelu_transcoder", "jumprelu_skip_transcoder"}
 _SKIPS = {"skip_transcoder", "jumprelu_skip_transcoder"}

@@ -18,6 +18,7 @@ from hagd.errors import InvalidInputError
 
 NAME = "sparsify"
 _WEIGHTS = "sae.safetensors"
+FILES = ("config.json", "**/cfg.json", f"**/{_WEIGHTS}")
 _MLP = re.compile(r"(?:^|\.)(?:layers|h)\.(\d+)\.mlp$")
 
 
