@@ -1,8 +1,8 @@
 """What training on a corpus holds in memory, in closed form, so that a run that cannot fit is refused at its beginning.
 
-Four phases follow each other: finding where to start, steps, keeping a checkpoint, measuring. Each is counted above
-what the process holds before it begins (interpreter, model, corpus), and the largest counts. Only what grows with the
-plan is counted.
+Phases follow each other: finding where to start, steps of each layer alone, steps of all together, keeping a
+checkpoint, measuring. Each is counted above what the process holds before it begins (interpreter, model, corpus), and
+the largest counts. Only what grows with the plan is counted.
 """
 
 from dataclasses import dataclass
@@ -28,6 +28,11 @@ _DENSE: Final = 9
 """Tensors of tokens by features that a step holds on either path."""
 _PER_KEPT: Final = 16
 """Numbers of four bytes that the sparse path holds for every kept activation."""
+_RESIDUALS: Final = 16
+_PATTERNS: Final = 3
+"""Tensors like the residual, and like a layer's attention patterns, that autograd keeps of every layer."""
+_FOLLOWING: Final = 5
+"""Tensors of tokens by vocabulary while the divergence is differentiated."""
 _VOCABULARIES: Final = 6
 """Tensors of tokens by vocabulary while replaced MLPs are measured: three runs, and the divergence of two."""
 _SHARE: Final = 0.9
@@ -40,12 +45,13 @@ class TrainingMemory:
 
     start: int
     steps: int
+    finetuning: int
     checkpoint: int
     measuring: int
 
     @property
     def peak_bytes(self) -> int:
-        return max(self.start, self.steps, self.checkpoint, self.measuring)
+        return max(self.start, self.steps, self.finetuning, self.checkpoint, self.measuring)
 
 
 def training_memory(
@@ -69,6 +75,7 @@ def training_memory(
     return TrainingMemory(
         start=own + layer + _run_bytes(model, scale, context),
         steps=_LIVE * own + _run_bytes(model, tokens, context) + _step_bytes(plan, -(-tokens // plan.updates)),
+        finetuning=(_LIVE + 1) * own + _finetuning_bytes(plan, model, context) if plan.finetune_steps else 0,
         checkpoint=(_LIVE + (_KEPT if plan.steps > 1 else 0)) * own,
         measuring=n_layers * layer * 4 // 3 + max(least_squares + vocabularies + measured, _STORED * n_layers * layer),
     )
@@ -117,3 +124,12 @@ def _step_bytes(plan: CorpusPlan, tokens: int) -> int:
             cells = _SPARSE * tokens * n_features // (2 if plan.half else 1) + _PER_KEPT * tokens * k
             found = max(found, cells * _FLOAT)
     return found
+
+
+def _finetuning_bytes(plan: CorpusPlan, model: LanguageModel, context: int) -> int:
+    """Give the bytes that an update of all layers together holds beside weights: autograd keeps what each layer did."""
+    shape = model.config
+    tokens = plan.finetune_windows * context
+    residuals, patterns = _RESIDUALS * shape.d_model, _PATTERNS * shape.n_heads * context
+    by_layer = shape.n_layers * (residuals + patterns) + len(plan.layers) * _PER_KEPT * plan.k
+    return tokens * (by_layer + _FOLLOWING * shape.vocab_size) * _FLOAT + _step_bytes(plan, tokens)

@@ -52,7 +52,7 @@ class Encoder:
 
 
 @dataclass(frozen=True)
-class _Kept:
+class Kept:
     """Kept activations with what their gradients need."""
 
     selection: Selection
@@ -85,7 +85,7 @@ def sparse_step(
     """
     if importance is None:
         importance = x.new_full((len(x),), 1.0 / len(x))
-    kept = _encode(weights, x, encoder, favour)
+    kept = encode_kept(weights, x, encoder, favour)
     chosen = kept.selection
     with torch.enable_grad():
         value = kept.value.detach().requires_grad_()
@@ -97,6 +97,29 @@ def sparse_step(
         error -= x @ weights["skip"]
     upstream = error * (importance * (-2.0 / variance))[:, None]
     (d_value,) = torch.autograd.grad(written, value, upstream)
+    gradients = gradients_of(weights, x, kept, upstream, d_value)
+    fired = torch.bincount(chosen.feature[kept.value != 0], minlength=len(weights["dec"]))
+    loss = float(error.square().sum(1) @ importance) / variance
+    return StepResult(loss, gradients, error, fired, kept.weakest)
+
+
+def gradients_of(
+    weights: Weights,
+    x: Float[Tensor, "token d_model"],
+    kept: Kept,
+    upstream: Float[Tensor, "token d_model"],
+    d_value: Float[Tensor, " kept"],
+) -> dict[str, Tensor]:
+    """Give the gradients of the weights, by name.
+
+    Args:
+        weights: those of the dictionary.
+        x: what it read.
+        kept: what each token kept of it.
+        upstream: gradient of the loss by what the dictionary writes.
+        d_value: the same by every kept activation.
+    """
+    chosen = kept.selection
     by_feature = chosen.by_feature(len(weights["dec"]))
 
     def gather(rows: Tensor, amount: Tensor) -> Tensor:
@@ -119,14 +142,15 @@ def sparse_step(
         gradients |= {"gate": gather(x, d_gate), "b_gate": total(d_gate)}
     if "skip" in weights:
         gradients["skip"] = x.T @ upstream
-    fired = torch.bincount(chosen.feature[kept.value != 0], minlength=len(weights["dec"]))
-    loss = float(error.square().sum(1) @ importance) / variance
-    return StepResult(loss, gradients, error, fired, kept.weakest)
+    return gradients
 
 
-def _encode(
-    weights: Weights, x: Float[Tensor, "token d_model"], encoder: Encoder, favour: Float[Tensor, " d_feature"] | None
-) -> _Kept:
+def encode_kept(
+    weights: Weights,
+    x: Float[Tensor, "token d_model"],
+    encoder: Encoder,
+    favour: Float[Tensor, " d_feature"] | None = None,
+) -> Kept:
     """Give what each token keeps: the largest |activation| times decoder norm, times what favours the feature."""
     act, norms = ACTIVATIONS[encoder.activation], weights["dec"].norm(dim=1)
     norms = norms if favour is None else norms * favour
@@ -142,12 +166,12 @@ def _encode(
     chosen = select(scores, encoder.k, encoder.rule)
     won = scores[chosen.token, chosen.feature]
     weakest = float((won if favour is None else won / favour[chosen.feature]).min())
-    up = _rows_dot(x, weights["enc"], chosen) + weights["b_enc"][chosen.feature]
+    up = rows_dot(x, weights["enc"], chosen) + weights["b_enc"][chosen.feature]
     if "gate" not in weights:
         value, slope = with_slope(act, up)
-        return _Kept(chosen, value, slope, None, weakest)
-    gated, slope = with_slope(act, _rows_dot(x, weights["gate"], chosen) + weights["b_gate"][chosen.feature])
-    return _Kept(chosen, gated * up, gated, slope * up, weakest)
+        return Kept(chosen, value, slope, None, weakest)
+    gated, slope = with_slope(act, rows_dot(x, weights["gate"], chosen) + weights["b_gate"][chosen.feature])
+    return Kept(chosen, gated * up, gated, slope * up, weakest)
 
 
 def product(
@@ -163,7 +187,7 @@ def product(
     return functional.linear(x, rows, bias)
 
 
-def _rows_dot(
+def rows_dot(
     x: Float[Tensor, "token d_model"], rows: Float[Tensor, "d_feature d_model"], chosen: Selection
 ) -> Float[Tensor, " kept"]:
     """Give `x[token] . rows[feature]` for every kept entry, without a copy of either row.

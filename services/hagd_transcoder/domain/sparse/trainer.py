@@ -90,6 +90,7 @@ class SparseTrainer:
         k: int | None = None,
         importance: Float[Tensor, " token"] | None = None,
         balanced: bool = False,
+        beside: Mapping[str, Tensor] | None = None,
     ) -> StepResult:
         """Take one step of the optimiser.
 
@@ -100,6 +101,7 @@ class SparseTrainer:
             k: features per token in place of the encoder's, while that is annealed.
             importance: weight of each token, as of `sparse_step`.
             balanced: whether rare features are favoured in this step; towards the end they must win by themselves.
+            beside: gradients of another loss, by name of the weights, that count beside those of the squared error.
 
         Raises:
             NonFiniteError: the loss is NaN or infinite; the weights are left as they were.
@@ -119,7 +121,8 @@ class SparseTrainer:
         before = self.cutoff if self.cutoff >= 0 else torch.full_like(self.cutoff, result.weakest)
         self.cutoff = before.lerp(torch.full_like(before, result.weakest), _NEWEST)
         for name, tensor in self.weights.items():
-            tensor.grad = result.gradients[name]
+            gradient = result.gradients[name]
+            tensor.grad = gradient if beside is None else gradient + beside[name]
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate
         self.optimiser.step()
@@ -146,6 +149,10 @@ class SparseTrainer:
             w_skip=self.weights.get("skip"),
             threshold=self._thresholds() if by_batch else None,
         )
+
+    def forget_cutoff(self) -> None:
+        """Begin the average of the smallest kept scores anew, where steps of another kind begin."""
+        self.cutoff = torch.full_like(self.cutoff, -1.0)
 
     def dead_share(self) -> float:
         """Give the share of features that count as dead."""
