@@ -129,6 +129,8 @@ def make_plan(config: CorpusTranscoderConfig, model: LanguageModel, corpus: Corp
     buffer = config.buffer or max(BUFFER_TOKENS, batch)
     per_step = max(1, round(min(buffer, tokens) / per_window))
     updates = max(1, round(per_step * per_window / batch))
+    steps = max(1, round(tokens / (per_step * per_window)))
+    finetune_steps = _finetune_steps(config.finetune, steps)
     across = config.kind == CROSS_LAYER
     no_neurons = n_features > shape.d_mlp or config.decoders == "tied" or (across and gated)
     place = config.start or ("random" if no_neurons else "mlp")
@@ -144,9 +146,12 @@ def make_plan(config: CorpusTranscoderConfig, model: LanguageModel, corpus: Corp
         k_start=min(n_features, max(k, config.k_start or START_FACTOR * k)),
         k=k,
         rule=config.rule or ("batch-topk" if across else "topk"),
-        steps=max(1, round(tokens / (per_step * per_window))),
+        steps=steps,
         windows=per_step,
         updates=updates,
+        finetune_steps=finetune_steps,
+        finetune_windows=min(per_step, max(1, round(config.finetune_batch / per_window))),
+        finetune_weight=config.finetune_weight,
         learning_rate=config.learning_rate or usual_rate,
         auxiliary=usual.auxiliary if config.auxiliary is None else config.auxiliary,
         balance=usual.balance if config.balance is None else config.balance,
@@ -168,6 +173,22 @@ def _check_across(place: str, activation: str, *, gated: bool) -> None:
             "corpus-transcoder.start is mlp, but these MLPs are gated and cross-layer encoders are not",
             "leave start out",
         )
+
+
+def _finetune_steps(share: float, steps: int) -> int:
+    """Give the share of the steps; one at least on either side where there is a share at all.
+
+    Raises:
+        InvalidInputError: there are fewer than two steps to divide.
+    """
+    if not share:
+        return 0
+    if steps < 2:
+        raise InvalidInputError(
+            f"corpus-transcoder.finetune is {share:g}, but there is only one step to divide",
+            "give more tokens, or a smaller corpus-transcoder.buffer",
+        )
+    return min(steps - 1, max(1, round(share * steps)))
 
 
 def memory_of(config: CorpusTranscoderConfig, plan: CorpusPlan, model: LanguageModel, corpus: Corpus) -> TrainingMemory:

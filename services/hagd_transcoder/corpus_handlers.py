@@ -51,6 +51,14 @@ class CorpusTranscoderConfig(BaseModel):
     buffer: Positive | None = None
     """Tokens that the model reads at once, to be shuffled and divided into updates; null for 4,096, or the batch where
     that is larger."""
+    finetune: Annotated[float, Field(ge=0, le=0.4)] = 0.0
+    """Share of the tokens, the last ones, on which the dictionaries of all layers learn together, in place of all
+    their MLPs at once: from KL(model || replaced) of the next token beside each layer's own error; 0 for none, and at
+    most what is left once k is annealed."""
+    finetune_batch: Positive = 512
+    """Tokens per update there, about: whole windows."""
+    finetune_weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """Of KL beside the errors of all layers together, in units in which both are alike when it begins."""
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Of Adam; null for 0.005, or 0.004 with a random start, times the square root of the batch's share of 2,048
     tokens."""
@@ -101,6 +109,12 @@ def read_config(config: Config) -> CorpusTranscoderConfig:
             f"corpus-transcoder.layers names {list(checked.layers)}", "name each layer once, or leave it null for all"
         )
     _check_across(checked)
+    if checked.finetune and checked.shards > 1:
+        raise InvalidInputError(
+            f"corpus-transcoder.shards is {checked.shards}, but with corpus-transcoder.finetune all layers learn "
+            "together",
+            "set corpus-transcoder.finetune to 0, or corpus-transcoder.shards to 1",
+        )
     return checked
 
 
@@ -112,7 +126,8 @@ def _check_across(config: CorpusTranscoderConfig) -> None:
                 "leave it out, or set corpus-transcoder.kind=cross-layer",
             )
         return
-    for name, value, usual in (("layers", config.layers, None), ("shards", config.shards, 1)):
+    usual_values = ("layers", config.layers, None), ("shards", config.shards, 1), ("finetune", config.finetune, 0.0)
+    for name, value, usual in usual_values:
         if value != usual:
             raise InvalidInputError(
                 f"corpus-transcoder.{name} is {value}, but a cross-layer transcoder learns all layers by one loss",
@@ -132,7 +147,7 @@ def split(config: Config) -> Sequence[Config]:
 
 STAGE = StageSpec(
     id="corpus-transcoder",
-    semantics_version=2,
+    semantics_version=3,
     inputs=("model", "corpus"),
     outputs=("dictionaries", "training"),
     run="hagd_transcoder.corpus_dictionaries:run",

@@ -34,6 +34,7 @@ from hagd_transcoder.domain.corpus_evaluation import (
 )
 from hagd_transcoder.domain.corpus_plan import SCALE_TOKENS, CorpusPlan
 from hagd_transcoder.domain.corpus_training import start_layers, windows_of_step
+from hagd_transcoder.domain.finetuning import finetune_step
 from hagd_transcoder.domain.layers import Layers, LayersApart
 from hagd_transcoder.domain.schedules import annealed
 from hagd_transcoder.domain.sparse.trainer import state_of_trainers
@@ -56,6 +57,7 @@ class TrainingTime:
 
     start: float
     steps: float
+    finetuning: float
     checkpoints: float
     measuring: float
     tracing: float
@@ -63,7 +65,9 @@ class TrainingTime:
 
     @property
     def total(self) -> float:
-        return self.start + self.steps + self.checkpoints + self.measuring + self.tracing + self.storing
+        return (
+            self.start + self.steps + self.finetuning + self.checkpoints + self.measuring + self.tracing + self.storing
+        )
 
 
 @torch.no_grad()
@@ -104,12 +108,13 @@ def time_training(
     kept = _time_checkpoint(made, context, clock) / len(some) * n_layers
     stored = _time_storing(made, clock) / len(some) * n_layers
     # Each shard runs the model for itself.
-    again = (shards - 1) * run * plan.steps
+    again = (shards - 1) * run * plan.alone_steps
     n_checkpoints = 0 if plan.steps < 2 else (plan.steps - 1) // max(1, plan.steps // plan.checkpoints)
     at_start = min(started, run * max(1, min(len(windows), SCALE_TOKENS // corpus.context)) / plan.windows)
     return TrainingTime(
         start=at_start + (started - at_start) * n_layers / len(some),
         steps=steps + again,
+        finetuning=_time_finetuning(model, corpus, plan, stand_ins, context, clock),
         checkpoints=n_checkpoints * kept,
         measuring=_time_measuring(model, corpus, plan, stand_ins, context, clock),
         tracing=traced * _time_prompt(model, corpus, stand_ins, context, clock) if traced else 0.0,
@@ -125,11 +130,11 @@ def _time_steps(
     context: StageContext,
     clock: Seconds,
 ) -> tuple[float, float]:
-    """Give the seconds of all steps, and those that one run of the model takes."""
+    """Give the seconds of all steps in which layers learn alone, and those that one run of the model takes."""
     windows = corpus.windows("train")
     # Weights stay where they start, so that no mixture of layers is learnt.
     still = replace(plan, learning_rate=0.0)
-    middles = [int((number + 0.5) / _SLICES * plan.steps) for number in range(_SLICES)]
+    middles = [int((number + 0.5) / _SLICES * plan.alone_steps) for number in range(_SLICES)]
     timed: dict[tuple[int, bool], float] = {}
 
     def kind(step: int) -> tuple[int, bool]:
@@ -155,7 +160,32 @@ def _time_steps(
     run_trunk(model, batch.tokens, _look_on, upto=max(plan.layers), half=plan.half)
     run = clock() - began
     mean = sum(timed[kind(step)] for step in middles) / _SLICES
-    return mean * plan.steps, run
+    return mean * plan.alone_steps, run
+
+
+def _time_finetuning(
+    model: LanguageModel,
+    corpus: Corpus,
+    plan: CorpusPlan,
+    layers: Layers,
+    context: StageContext,
+    clock: Seconds,
+) -> float:
+    """Give the seconds of all steps in which layers learn together: one update, times how many there are."""
+    if not plan.finetune_steps:
+        return 0.0
+    context.progress(0, 1, "timing how layers learn together")
+    windows, still = corpus.windows("train"), replace(plan, learning_rate=0.0)
+    numbers = windows_of_step(len(windows), plan.windows, 0, plan.seed)[: plan.finetune_windows]
+    batch = windows.batch(numbers)
+
+    def take() -> float:
+        began = clock()
+        finetune_step(model, batch, layers.trainers, still, plan.steps - 1, 1.0)
+        return clock() - began
+
+    take()
+    return take() * plan.windows / len(numbers) * plan.finetune_steps
 
 
 def _look_on(layer: int, passage: Passage) -> None:

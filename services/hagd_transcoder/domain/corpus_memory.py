@@ -1,8 +1,8 @@
 """What training on a corpus holds in memory, in closed form, so that a run that cannot fit is refused at its beginning.
 
-Four phases follow each other: finding where to start, steps, keeping a checkpoint, measuring. Each is counted above
-what the process holds before it begins (interpreter, model, corpus), and the largest counts. Only what grows with the
-plan is counted.
+Phases follow each other: finding where to start, steps of each layer alone, steps of all together, keeping a
+checkpoint, measuring. Each is counted above what the process holds before it begins (interpreter, model, corpus), and
+the largest counts. Only what grows with the plan is counted.
 """
 
 from dataclasses import dataclass
@@ -31,6 +31,11 @@ _PER_KEPT: Final = 16
 _PER_UPDATED: Final = 6
 """Vectors of one layer that an update of a transcoder across layers holds for every token, beside the two that the
 whole run holds: both sides, what is left, its gradient, and what a tied code is decoded to."""
+_RESIDUALS: Final = 16
+_PATTERNS: Final = 3
+"""Tensors like the residual, and like a layer's attention patterns, that autograd keeps of every layer."""
+_FOLLOWING: Final = 5
+"""Tensors of tokens by vocabulary while the divergence is differentiated."""
 _VOCABULARIES: Final = 6
 """Tensors of tokens by vocabulary while replaced MLPs are measured: three runs, and the divergence of two."""
 _SHARE: Final = 0.9
@@ -43,12 +48,13 @@ class TrainingMemory:
 
     start: int
     steps: int
+    finetuning: int
     checkpoint: int
     measuring: int
 
     @property
     def peak_bytes(self) -> int:
-        return max(self.start, self.steps, self.checkpoint, self.measuring)
+        return max(self.start, self.steps, self.finetuning, self.checkpoint, self.measuring)
 
 
 def training_memory(
@@ -71,6 +77,7 @@ def training_memory(
     return TrainingMemory(
         start=own + layer + _run_bytes(model, scale, context),
         steps=_LIVE * own + _run_bytes(model, tokens, context) + _step_bytes(plan, -(-tokens // plan.updates)),
+        finetuning=(_LIVE + 1) * own + _finetuning_bytes(plan, model, context) if plan.finetune_steps else 0,
         checkpoint=(_LIVE + (_KEPT if plan.steps > 1 else 0)) * own,
         measuring=n_layers * layer * 4 // 3
         + max(_measuring_bytes(plan, model, context, n_layers, 3), _STORED * n_layers * layer),
@@ -94,6 +101,7 @@ def _memory_across(plan: CorpusPlan, model: LanguageModel, windows: Windows) -> 
     return TrainingMemory(
         start=own + n_layers * block * _FLOAT + _run_bytes(model, scale, context),
         steps=_LIVE * own + sides + max(_run_bytes(model, tokens, context), codes),
+        finetuning=0,
         checkpoint=max((_LIVE + (_KEPT if plan.steps > 1 else 0)) * own, _LIVE * own + stored),
         # The transcoder and the control, whose decoders are its own.
         measuring=2 * stored + max(_measuring_bytes(plan, model, context, n_layers, 3 + n_layers), _STORED * stored),
@@ -166,3 +174,12 @@ def _step_bytes(plan: CorpusPlan, tokens: int) -> int:
             cells = _SPARSE * tokens * n_features // (2 if plan.half else 1) + _PER_KEPT * tokens * k
             found = max(found, cells * _FLOAT)
     return found
+
+
+def _finetuning_bytes(plan: CorpusPlan, model: LanguageModel, context: int) -> int:
+    """Give the bytes that an update of all layers together holds beside weights: autograd keeps what each layer did."""
+    shape = model.config
+    tokens = plan.finetune_windows * context
+    residuals, patterns = _RESIDUALS * shape.d_model, _PATTERNS * shape.n_heads * context
+    by_layer = shape.n_layers * (residuals + patterns) + len(plan.layers) * _PER_KEPT * plan.k
+    return tokens * (by_layer + _FOLLOWING * shape.vocab_size) * _FLOAT + _step_bytes(plan, tokens)

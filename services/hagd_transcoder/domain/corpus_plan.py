@@ -29,6 +29,11 @@ class CorpusPlan:
     """Windows per step, which is one run of the model."""
     updates: int
     """Of the weights of every layer, per step."""
+    finetune_steps: int
+    """The last steps, in which all layers learn together."""
+    finetune_windows: int
+    """Windows per update in those."""
+    finetune_weight: float
     learning_rate: float
     auxiliary: float
     balance: float
@@ -36,3 +41,8 @@ class CorpusPlan:
     checkpoints: int
     seed: int
     decoders: Decoders = "own"
+
+    @property
+    def alone_steps(self) -> int:
+        """Steps in which every layer learns alone."""
+        return self.steps - self.finetune_steps

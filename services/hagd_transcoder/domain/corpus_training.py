@@ -1,12 +1,14 @@
 """Train the dictionaries of all layers on a corpus: one run of the model feeds them all.
 
-Which windows a step reads follows from its number alone, so a checkpoint needs no position in the data.
+Which windows a step reads follows from its number alone, so a checkpoint needs no position in the data. In the last
+steps all layers may learn together (`finetuning.py`).
 """
 
 import time
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -19,10 +21,13 @@ from hagd.models.language_model import LanguageModel
 from hagd.pipeline.contract import StageContext
 from hagd.tasks.splits import generator_for
 from hagd_transcoder.domain.corpus_plan import SCALE_TOKENS, CorpusPlan
+from hagd_transcoder.domain.finetuning import finetune_step, start_finetuning
 from hagd_transcoder.domain.layers import Layers, LayersApart
 from hagd_transcoder.domain.layers_across import LayersAcross
-from hagd_transcoder.domain.recording import Recorder
+from hagd_transcoder.domain.recording import Recorder, StepMeasures
 from hagd_transcoder.domain.sparse.trainer import SparseTrainer, restore_trainers, state_of_trainers
+
+_WEIGHT: Final = "finetune.weight"
 
 
 class Trained(NamedTuple):
@@ -43,19 +48,25 @@ def train_on_corpus(model: LanguageModel, windows: Windows, plan: CorpusPlan, co
     context.progress(0, plan.steps, "finding where to start")
     layers = start_layers(model, windows, plan)
     recorder = Recorder.start(plan.layers, plan.steps)
-    first = _restore(context, layers.trainers, recorder)
+    first, weight = _restore(context, layers.trainers, recorder)
     every, began = max(1, plan.steps // plan.checkpoints), time.monotonic()
     read, spent = recorder.so_far()
     for step in range(first, plan.steps):
         batch = windows.batch(windows_of_step(len(windows), plan.windows, step, plan.seed))
-        measures = layers.step(model, batch, plan, step)
+        kl_nats: float | None = None
+        if step < plan.alone_steps:
+            measures = layers.step(model, batch, plan, step)
+        else:
+            weight = start_finetuning(model, batch, layers.trainers, plan) if weight is None else weight
+            measures, kl_nats = finetune_step(model, batch, layers.trainers, plan, step, weight)
         read += int(batch.counted.sum())
         seconds = spent + time.monotonic() - began
-        recorder.add(step, measures, read, seconds)
-        speed, mean = read / seconds, sum(it.fvu for it in measures.values()) / len(measures)
-        context.progress(step + 1, plan.steps, f"unexplained {mean:.3f} of the variance, {speed:.0f} tokens/s")
+        recorder.add(step, measures, read, seconds, kl_nats)
+        context.progress(step + 1, plan.steps, _told(measures, kl_nats, read / seconds))
         if (step + 1) % every == 0 and step + 1 < plan.steps:
             state = state_of_trainers(layers.trainers) | recorder.state()
+            if weight is not None:
+                state[_WEIGHT] = np.array([weight])
             context.save_checkpoint(step + 1, Document({"kind": "corpus-training"}, state))
     return Trained(layers.finished(), recorder.history())
 
@@ -79,12 +90,21 @@ def start_layers(model: LanguageModel, windows: Windows, plan: CorpusPlan) -> La
     return (LayersApart if plan.decoders == "own" else LayersAcross).start(model, batch, plan)
 
 
-def _restore(context: StageContext, trainers: Mapping[int, SparseTrainer], recorder: Recorder) -> int:
-    """Go on from the latest checkpoint, if there is one, and give the step to start with."""
+def _told(measures: Mapping[int, StepMeasures], kl_nats: float | None, speed: float) -> str:
+    mean = sum(it.fvu for it in measures.values()) / len(measures)
+    together = "" if kl_nats is None else f", {kl_nats:.3f} nats with all MLPs replaced"
+    return f"unexplained {mean:.3f} of the variance{together}, {speed:.0f} tokens/s"
+
+
+def _restore(
+    context: StageContext, trainers: Mapping[int, SparseTrainer], recorder: Recorder
+) -> tuple[int, float | None]:
+    """Go on from the latest checkpoint, if there is one; give the step to start with, and the weight of the divergence
+    once that is settled."""
     found = context.load_checkpoint()
     if found is None:
-        return 0
+        return 0, None
     step, state = found
     restore_trainers(trainers, state.tensors)
     recorder.restore(state.tensors)
-    return step
+    return step, float(state.tensors[_WEIGHT][0]) if _WEIGHT in state.tensors else None

@@ -35,6 +35,8 @@ class Recorder:
     sums: Float[np.ndarray, "stretch layer 2"]
     """Of FVU and L0."""
     dead: Float[np.ndarray, "stretch layer"]
+    kl_nats: Float[np.ndarray, "stretch 2"]
+    """Sums over the steps in which all dictionaries learnt together, and how many those were."""
 
     @staticmethod
     def start(layers: Sequence[int], steps: int) -> "Recorder":
@@ -43,18 +45,27 @@ class Recorder:
         count = -(-steps // each)
         shape = (count, len(layers))
         zeros = np.zeros(count, dtype=np.int64)
-        return Recorder(
-            tuple(layers), each, zeros, zeros.copy(), np.zeros(count), np.zeros((*shape, 2)), np.zeros(shape)
-        )
+        sums, dead, kl_nats = np.zeros((*shape, 2)), np.zeros(shape), np.zeros((count, 2))
+        return Recorder(tuple(layers), each, zeros, zeros.copy(), np.zeros(count), sums, dead, kl_nats)
 
-    def add(self, step: int, measures: Mapping[int, StepMeasures], tokens: int, seconds: float) -> None:
-        """Take in a step: what it says of each layer, the tokens read so far, and the time since training began."""
+    def add(
+        self,
+        step: int,
+        measures: Mapping[int, StepMeasures],
+        tokens: int,
+        seconds: float,
+        kl_nats: float | None = None,
+    ) -> None:
+        """Take in a step: what it says of each layer, the tokens read so far, the time since training began, and the
+        divergence with all MLPs replaced where dictionaries learn from that."""
         at = step // self.steps_per_stretch
         rows = np.array([measures[layer] for layer in self.layers])
         self.steps[at] += 1
         self.tokens[at], self.seconds[at] = tokens, seconds
         self.sums[at] += rows[:, :2]
         self.dead[at] = rows[:, 2]
+        if kl_nats is not None:
+            self.kl_nats[at] += kl_nats, 1
 
     def so_far(self) -> tuple[int, float]:
         """Give tokens read and seconds spent."""
@@ -73,7 +84,10 @@ class Recorder:
         """Give the curves, once all steps are done."""
         means = self.sums / self.steps[:, None, None]
         seconds = np.repeat(self.seconds[:, None], len(self.layers), axis=1)
-        return TrainingHistory(self.layers, self.tokens, seconds, means[..., 0], means[..., 1], self.dead)
+        total, count = self.kl_nats[self.kl_nats[:, 1] > 0].T
+        return TrainingHistory(
+            self.layers, self.tokens, seconds, means[..., 0], means[..., 1], self.dead, total / count
+        )
 
 
-_STATE: Final = ("steps", "tokens", "seconds", "sums", "dead")
+_STATE: Final = ("steps", "tokens", "seconds", "sums", "dead", "kl_nats")

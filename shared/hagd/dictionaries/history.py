@@ -1,7 +1,7 @@
 """How training went: a row of means for each stretch of steps, by layer. Loads without torch, for whoever draws it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -31,6 +31,9 @@ class TrainingHistory:
     """Active features per token."""
     dead_share: Float[np.ndarray, "stretch layer"]
     """Features that have not fired for long, at the end of the stretch."""
+    kl_nats: Float[np.ndarray, " last"] = field(default_factory=lambda: np.zeros(0))
+    """Divergence, with all MLPs replaced, of the batches of the last stretches: those in which dictionaries learnt
+    from it. Empty where they never did."""
 
     def __post_init__(self) -> None:
         if self.tokens.ndim != 1:
@@ -39,6 +42,8 @@ class TrainingHistory:
         for name in _BY_LAYER:
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{name} has shape {getattr(self, name).shape}, expected {shape}")
+        if self.kl_nats.ndim != 1 or len(self.kl_nats) > len(self.tokens):
+            raise ValueError(f"kl_nats has shape {self.kl_nats.shape}, expected at most {len(self.tokens)} stretches")
 
     def tokens_per_second(self) -> Float[np.ndarray, "stretch layer"]:
         """Give the speed in each stretch; 0 where the clock stood still."""
@@ -63,6 +68,8 @@ def join_histories(parts: Sequence[TrainingHistory]) -> TrainingHistory:
 def history_to_document(history: TrainingHistory) -> Document:
     """Serialise a history."""
     tensors = {name: np.asarray(getattr(history, name)) for name in ("tokens", *_BY_LAYER)}
+    if len(history.kl_nats):
+        tensors["kl_nats"] = history.kl_nats
     return Document({"schema": SCHEMA, "layers": list(history.layers)}, tensors)
 
 
@@ -79,6 +86,9 @@ def history_from_document(document: Document) -> TrainingHistory:
         )
     try:
         layers = tuple(int(layer) for layer in content["layers"])
-        return TrainingHistory(layers, tensors["tokens"], **{name: tensors[name] for name in _BY_LAYER})
+        kl_nats = tensors.get("kl_nats", np.zeros(0))
+        return TrainingHistory(
+            layers, tensors["tokens"], **{name: tensors[name] for name in _BY_LAYER}, kl_nats=kl_nats
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptArtifactError(f"the history lacks a part: {error}", "train the dictionaries again") from error

@@ -79,3 +79,7 @@ def _write(history: TrainingHistory, held_out: dict[int, float], folder: Path) -
                 for (tokens, seconds), value in zip(times, values[:, place].tolist(), strict=True):
                     writer.add_event(scalar(f"{name}/layer_{layer}", tokens, seconds, value))
             writer.add_event(scalar(f"held_out_fvu/layer_{layer}", *times[-1], held_out[layer]))
+        # All layers learn together then, so their clocks are the same.
+        for place, value in enumerate(history.kl_nats.tolist(), start=len(history.tokens) - len(history.kl_nats)):
+            tokens, seconds = int(history.tokens[place]), float(history.seconds[place, 0])
+            writer.add_event(scalar("kl_nats", tokens, seconds, value))

@@ -52,6 +52,8 @@ def draw_training(history: TrainingHistory, metrics: Mapping[str, Any]) -> str:
         _densities(layers),
         _by_layer(layers),
     ]
+    if len(history.kl_nats):
+        charts.append(_divergence(history))
     name = str(metrics.get("model", {}).get("source", {}).get("name", "a model"))
     first, last = layers[0]["layer"], layers[-1]["layer"]
     lines = [
@@ -72,6 +74,16 @@ def _curves(
     chart.mark()
     for layer, column, colour in zip(history.layers, values.T, colours(len(history.layers)), strict=True):
         chart.line(tokens, column.tolist(), colour, f"layer {layer}, {column[-1]:.4g} at the end")
+    return chart
+
+
+def _divergence(history: TrainingHistory) -> Chart:
+    """Draw the one line of the stretches in which dictionaries learnt together."""
+    tokens, values = history.tokens[-len(history.kl_nats) :].tolist(), history.kl_nats.tolist()
+    x = Axis.over("tokens read", history.tokens.tolist(), zero=True)
+    chart = Chart("KL of the batches, all MLPs replaced", x, Axis.over("nats", values, zero=True))
+    chart.mark()
+    chart.line(tokens, values, _OURS, f"fine-tuning, {values[-1]:.4g} at the end")
     return chart
 
 

@@ -54,10 +54,10 @@ def run_trunk(
     for layer, block in enumerate(model.blocks[: None if upto is None else upto + 1]):
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=half):
             heads, _ = attend(block.attention, block.norm_attention(resid), rotary, everywhere)
-            attended = resid + project_heads(block.attention, heads).float()
+            attended = resid + project_heads(block.attention, heads).to(resid.dtype)
             heard = model.mlp_reads(resid, attended)
             x = block.norm_mlp(heard)
-            out = block.mlp(x).float()
+            out = block.mlp(x).to(resid.dtype)
         instead = visit(layer, Passage(heard, x, out))
         resid = attended + (out if instead is None else instead)
     return resid

@@ -45,7 +45,10 @@ def test_tensorboard_reads_every_point_of_every_curve(tmp_path: Path) -> None:
     found = EventAccumulator(str(written))
     found.Reload()
     names = ("fvu", "l0", "dead_share", "tokens_per_second", "held_out_fvu")
-    assert set(found.Tags()["scalars"]) == {f"{name}/layer_{layer}" for name in names for layer in LAYERS}
+    by_layer = {f"{name}/layer_{layer}" for name in names for layer in LAYERS}
+    assert set(found.Tags()["scalars"]) == by_layer | {"kl_nats"}
+    together = [(event.step, event.wall_time, event.value) for event in found.Scalars("kl_nats")]
+    assert together == [(6000, 12.0, 0.5), (7000, 14.0, 0.25)]
     events = found.Scalars("fvu/layer_3")
     assert [event.step for event in events] == [1000 * number for number in range(1, 8)]
     assert [event.value for event in events] == pytest.approx((0.2 / np.arange(1, 8)).tolist())

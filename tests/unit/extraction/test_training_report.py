@@ -1,5 +1,6 @@
 """The report of a training: well-formed, alone, and true to the numbers."""
 
+from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -23,6 +24,7 @@ def history() -> TrainingHistory:
         np.array([0.5, 0.2, 0.1]) / stretches,
         np.full((7, 3), 11.0),
         np.zeros((7, 3)),
+        np.array([0.5, 0.25]),
     )
 
 
@@ -49,7 +51,10 @@ def parsed(svg: str) -> ElementTree.Element:
 def test_every_layer_has_a_line_in_each_chart_and_two_bars_that_grow_with_what_is_unexplained() -> None:
     root = parsed(draw_training(history(), metrics()))
     charts = root.findall(f"{SVG}g")
-    assert [len(chart.findall(f"{SVG}polyline")) for chart in charts] == [3, 3, 3, 3, 3, 0]
+    assert [len(chart.findall(f"{SVG}polyline")) for chart in charts] == [3, 3, 3, 3, 3, 0, 1]
+    assert charts[6].findtext(f"{SVG}polyline/{SVG}title") == "fine-tuning, 0.25 at the end"
+    without = parsed(draw_training(replace(history(), kl_nats=np.zeros(0)), metrics()))
+    assert len(without.findall(f"{SVG}g")) == 6
     bars = charts[5].findall(f"{SVG}rect")
     heights = [float(bar.get("height", "")) for bar in bars]
     assert heights[1] / heights[0] == pytest.approx(0.25, rel=0.01)

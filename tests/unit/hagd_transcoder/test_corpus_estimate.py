@@ -32,15 +32,17 @@ def plan_of(config: dict[str, Any], documents: Corpus) -> Any:
     return make_plan(read_config(config), MODEL, documents)
 
 
-def test_time_is_told_within_a_quarter() -> None:
+@pytest.mark.parametrize("finetune", [0.0, 0.3])
+def test_time_is_told_within_a_quarter(finetune: float) -> None:
     """In processor time, which other work on the machine hardly changes."""
+    config = {**LONGER, "finetune": finetune}
     documents, threads = long_corpus(), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        told = time_training(MODEL, documents, plan_of(LONGER, documents), RecordingContext(), clock=time.process_time)
+        told = time_training(MODEL, documents, plan_of(config, documents), RecordingContext(), clock=time.process_time)
         given = inputs() | {"corpus": corpus_to_document(documents, {"digest": "0" * 64})}
         began = time.process_time()
-        run(given, LONGER, RecordingContext())["dictionaries"].encode()
+        run(given, config, RecordingContext())["dictionaries"].encode()
         taken = time.process_time() - began
     finally:
         torch.set_num_threads(threads)
@@ -67,6 +69,19 @@ def test_memory_grows_with_what_is_trained() -> None:
     assert checkpoint() == 13 * 3 * 4 * floats
     assert checkpoint(layers=[1]) == 13 * 4 * floats
     assert checkpoint(layers=[1], skip=False) == 13 * 4 * (floats - 14 * 14)
+
+
+def test_learning_together_holds_what_every_layer_did_and_only_when_it_is_asked_for() -> None:
+    documents = corpus()
+
+    def finetuning(**config: Any) -> int:
+        read = read_config({**CONFIG, **config})
+        return memory_of(read, make_plan(read, MODEL, documents), MODEL, documents).finetuning
+
+    assert finetuning() == 0
+    two, four = (finetuning(finetune=0.3, finetune_batch=number * 15) for number in (2, 4))
+    weights = 5 * 3 * 4 * (13 * (3 * 14 + 2) + 14 + 14 * 14)
+    assert four - weights == 2 * (two - weights) > 0
 
 
 def test_training_that_does_not_fit_is_refused_before_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:

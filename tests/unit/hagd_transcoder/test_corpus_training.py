@@ -132,6 +132,9 @@ def test_a_history_whose_parts_do_not_fit_is_refused() -> None:
     broken = Document({**document.content, "layers": [0]}, document.tensors)
     with pytest.raises(CorruptArtifactError, match="seconds has shape"):
         history_from_document(broken)
+    longer = Document(document.content, {**document.tensors, "kl_nats": np.zeros(4)})
+    with pytest.raises(CorruptArtifactError, match="kl_nats has shape"):
+        history_from_document(longer)
     with pytest.raises(CorruptArtifactError, match="same tokens"):
         join_histories([history_from_document(document), flat_history((2,), 4)])
 

@@ -71,7 +71,7 @@ class Code(Protocol):
         ...
 
     def gradients(self, upstream: Float[Tensor, "token d_out"]) -> dict[str, Tensor]:
-        """Give the gradients of encoder and decoder from that of what is decoded; may be asked for once."""
+        """Give the gradients of encoder and decoder from that of what is decoded."""
         ...
 
 
@@ -98,7 +98,7 @@ class SparseCode:
 
     def gradients(self, upstream: Float[Tensor, "token d_out"]) -> dict[str, Tensor]:
         weights, chosen = self.weights, self.selection
-        (d_value,) = torch.autograd.grad(self.written, self.value, upstream)
+        (d_value,) = torch.autograd.grad(self.written, self.value, upstream, retain_graph=True)
         by_feature = chosen.by_feature(len(weights["dec"]))
 
         def gather(rows: Tensor, amount: Tensor) -> Tensor:
@@ -186,9 +186,9 @@ def sparse_code(
     chosen = select(scores, encoder.k, encoder.rule)
     won = scores[chosen.token, chosen.feature]
     weakest = float((won if favour is None else won / favour[chosen.feature]).min())
-    up = _rows_dot(x, weights["enc"], chosen) + weights["b_enc"][chosen.feature]
+    up = rows_dot(x, weights["enc"], chosen) + weights["b_enc"][chosen.feature]
     if "gate" in weights:
-        gated, slope = with_slope(act, _rows_dot(x, weights["gate"], chosen) + weights["b_gate"][chosen.feature])
+        gated, slope = with_slope(act, rows_dot(x, weights["gate"], chosen) + weights["b_gate"][chosen.feature])
         value, slope_enc, slope_gate = gated * up, gated, slope * up
     else:
         value, slope_enc = with_slope(act, up)
@@ -214,7 +214,7 @@ def product(
     return functional.linear(x, rows, bias)
 
 
-def _rows_dot(
+def rows_dot(
     x: Float[Tensor, "token d_model"], rows: Float[Tensor, "d_feature d_model"], chosen: Selection
 ) -> Float[Tensor, " kept"]:
     """Give `x[token] . rows[feature]` for every kept entry, without a copy of either row.

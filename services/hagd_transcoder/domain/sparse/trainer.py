@@ -105,6 +105,7 @@ class SparseTrainer:
         k: int | None = None,
         importance: Float[Tensor, " token"] | None = None,
         balanced: bool = False,
+        beside: Mapping[str, Tensor] | None = None,
     ) -> StepResult:
         """Take one step of the optimiser.
 
@@ -115,6 +116,7 @@ class SparseTrainer:
             k: features per token in place of the encoder's, while that is annealed.
             importance: weight of each token, as of `sparse_step`.
             balanced: whether rare features are favoured in this step; towards the end they must win by themselves.
+            beside: gradients of another loss, by name of the weights, that count beside those of the squared error.
 
         Raises:
             NonFiniteError: the loss is NaN or infinite; the weights are left as they were.
@@ -123,7 +125,7 @@ class SparseTrainer:
         code = self.encode(x, k, balanced=balanced)
         result = step_of(code, self.weights, x, out, self.variance, importance)
         require_finite(result.loss)
-        self.learn(x, result, learning_rate, k, importance=importance, balanced=balanced)
+        self.learn(x, result, learning_rate, k, importance=importance, balanced=balanced, beside=beside)
         return result
 
     def encode(self, x: Float[Tensor, "token d_model"], k: int, *, balanced: bool) -> Code:
@@ -141,6 +143,7 @@ class SparseTrainer:
         *,
         importance: Float[Tensor, " token"] | None = None,
         balanced: bool,
+        beside: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Take the step that a batch says; arguments as of `step`."""
         self._revive(x, result, importance)
@@ -150,7 +153,8 @@ class SparseTrainer:
         before = self.cutoff if self.cutoff >= 0 else torch.full_like(self.cutoff, result.weakest)
         self.cutoff = before.lerp(torch.full_like(before, result.weakest), _NEWEST)
         for name, tensor in self.weights.items():
-            tensor.grad = result.gradients[name]
+            gradient = result.gradients[name]
+            tensor.grad = gradient if beside is None else gradient + beside[name]
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate
         self.optimiser.step()
@@ -181,6 +185,10 @@ class SparseTrainer:
         """Divide the smallest kept score, which is |activation| times decoder norm, by the norms."""
         norms = self.weights["dec"].norm(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
         return self.cutoff.clamp_min(0) / norms
+
+    def forget_cutoff(self) -> None:
+        """Begin the average of the smallest kept scores anew, where steps of another kind begin."""
+        self.cutoff = torch.full_like(self.cutoff, -1.0)
 
     def dead_share(self) -> float:
         """Give the share of features that count as dead."""
