@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from hagd.attribution.replacement import Replacement
 from hagd.corpora.corpus import Batch
 from hagd.dictionaries.dictionary import neurons_of
 from hagd.dictionaries.history import history_from_document
@@ -103,7 +104,8 @@ def test_the_divergence_is_what_is_measured_with_all_mlps_replaced() -> None:
     trainers = trainers_of(MODEL, (0, 1, 2), Encoder("silu", k=3), noise=0.3)
     found, _ = differentiate(MODEL, batch, trainers, run_as_it_is(MODEL, batch, trainers, half=False))
     dictionaries = {layer: trainer.dictionary(layer) for layer, trainer in trainers.items()}
-    plain, other = (log_probabilities(MODEL, batch, it) for it in ({}, dictionaries))
+    plain = log_probabilities(MODEL, batch, None, ())
+    other = log_probabilities(MODEL, batch, Replacement(dictionaries, MODEL), dictionaries)
     assert found == pytest.approx(divergence(plain, other) / len(plain), rel=1e-5)
 
 
