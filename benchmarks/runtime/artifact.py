@@ -78,7 +78,7 @@ def through_store(location: str, count: int) -> tuple[float, float]:
     """Put, get and verify; give the seconds of putting and of getting."""
     store = S3Store(S3Settings.from_location(location), probe=False)
     began = time.monotonic()
-    ref = store.put_blob(pieces(count), "application/octet-stream")
+    ref = store.put_blob(lambda: pieces(count), "application/octet-stream")
     put = time.monotonic() - began
     size = sum(len(piece) for piece in store.stream_blob(ref))
     seconds = time.monotonic() - began - put

@@ -4,14 +4,14 @@ import hashlib
 import secrets
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hagd.artifacts.clock import Clock
 from hagd.artifacts.document import Document
 from hagd.artifacts.reference import ArtifactRef
-from hagd.artifacts.store import StoredObject
+from hagd.artifacts.store import Pieces, StoredObject
 from hagd.errors import ArtifactNotFoundError, CancelledError, CorruptArtifactError
 from hagd.events.envelope import Envelope
 from hagd.events.log import START, Delivery, Position, Record
@@ -53,8 +53,8 @@ class MemoryStore:
     def location(self) -> str:
         return "memory:"
 
-    def put_blob(self, data: bytes | Iterable[bytes], media_type: str) -> ArtifactRef:
-        whole = data if isinstance(data, bytes) else b"".join(data)
+    def put_blob(self, data: bytes | Pieces, media_type: str) -> ArtifactRef:
+        whole = data if isinstance(data, bytes) else b"".join(data())
         digest = hashlib.sha256(whole).hexdigest()
         self.blobs[digest] = whole
         return ArtifactRef(digest, len(whole), media_type)

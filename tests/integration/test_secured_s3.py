@@ -64,7 +64,7 @@ def refused(action: Callable[[], Any]) -> None:
 
 def test_a_stage_does_everything_that_its_loop_does(users: Users) -> None:
     store = users.store("traversal")
-    small, large = store.put_blob(b"x", "text/plain"), store.put_blob([b"y" * (9 << 20)], "text/plain")
+    small, large = store.put_blob(b"x", "text/plain"), store.put_blob(lambda: [b"y" * (9 << 20)], "text/plain")
     assert store.get_blob(small) == b"x"
     assert store.check_blob(large)
     assert publish_manifest(store, Manifest(KEY, "traversal", {"circuit": small})).outputs == {"circuit": small}

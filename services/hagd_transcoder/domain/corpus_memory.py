@@ -19,10 +19,10 @@ _FLOAT: Final = 4
 _DOUBLE: Final = 8
 _LIVE: Final = 4
 """Copies of the weights while they learn: themselves, their gradients, two moments."""
-_KEPT: Final = 9
-"""Copies while a checkpoint is kept: weights and moments as arrays, serialised, and as bytes."""
-_STORED: Final = 3
-"""Copies while the result is: the one that training gave, serialised, and as bytes."""
+_KEPT: Final = 3
+"""Copies while a checkpoint is kept: weights and moments as arrays."""
+_STORED: Final = 2
+"""Copies while the result is: the one that training gave, and one whose tensors lie as they are written."""
 _SPARSE: Final = 3
 _DENSE: Final = 9
 """Tensors of tokens by features that a step holds on either path."""

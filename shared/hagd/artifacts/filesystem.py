@@ -15,12 +15,12 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from hagd.artifacts.reference import ArtifactRef
-from hagd.artifacts.store import StoredObject, checked_key
+from hagd.artifacts.store import Pieces, StoredObject, checked_key
 from hagd.errors import (
     ArtifactNotFoundError,
     CorruptArtifactError,
@@ -56,14 +56,14 @@ class FilesystemStore:
     def location(self) -> str:
         return f"file:{self._root}"
 
-    def put_blob(self, data: bytes | Iterable[bytes], media_type: str) -> ArtifactRef:
+    def put_blob(self, data: bytes | Pieces, media_type: str) -> ArtifactRef:
         if isinstance(data, bytes):
             ref = ArtifactRef(hashlib.sha256(data).hexdigest(), len(data), media_type)
             if self.check_blob(ref):
                 return ref
         digest, size = hashlib.sha256(), 0
         with self._incoming() as (stream, path):
-            for chunk in [data] if isinstance(data, bytes) else data:
+            for chunk in [data] if isinstance(data, bytes) else data():
                 stream.write(chunk)
                 digest.update(chunk)
                 size += len(chunk)

@@ -3,14 +3,14 @@
     [prefix/]blobs/<2 hex>/<62 hex>   content-addressed, never changed
     [prefix/]objects/<key>            small objects; races are settled by the server, through If-None-Match and If-Match
 
-A blob in pieces is spooled to a local file until its digest, which is its name, is known; so nothing half-written ever
-has a name. Etags of large blobs are no digest of theirs, so every blob is hashed on its way in and out.
+A blob in pieces is gone through twice: for its digest, which is its name, and to be sent. The server gives it that name
+only once all of it has come and was the same again, so nothing half-written ever has one. Etags of large blobs are no
+digest of theirs, so every blob is hashed on its way in and out.
 """
 
 import hashlib
 import io
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import BinaryIO, Final, cast
 
@@ -20,13 +20,12 @@ from urllib3.exceptions import HTTPError
 
 from hagd.artifacts.reference import ArtifactRef
 from hagd.artifacts.s3_client import ABSENT, S3Connection, S3Settings
-from hagd.artifacts.store import StoredObject, checked_key
+from hagd.artifacts.store import Pieces, StoredObject, checked_key
 from hagd.errors import ArtifactNotFoundError, CorruptArtifactError
 
 _PIECE_BYTES: Final = 1 << 20
 _PART_BYTES: Final = 8 << 20
 _PARTS_AT_ONCE: Final = 3
-_SPOOL_BYTES: Final = 8 << 20
 _RESUMPTIONS: Final = 3
 
 
@@ -59,20 +58,17 @@ class S3Store:
     def location(self) -> str:
         return self._connection.settings.location
 
-    def put_blob(self, data: bytes | Iterable[bytes], media_type: str) -> ArtifactRef:
+    def put_blob(self, data: bytes | Pieces, media_type: str) -> ArtifactRef:
         if isinstance(data, bytes):
             ref = ArtifactRef(hashlib.sha256(data).hexdigest(), len(data), media_type)
             self._upload(io.BytesIO(data), ref)
             return ref
         digest, size = hashlib.sha256(), 0
-        with self._connection.translated(), tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
-            for piece in data:
-                spool.write(piece)
-                digest.update(piece)
-                size += len(piece)
-            spool.seek(0)
-            ref = ArtifactRef(digest.hexdigest(), size, media_type)
-            self._upload(cast(BinaryIO, spool), ref)
+        for piece in data():
+            digest.update(piece)
+            size += len(piece)
+        ref = ArtifactRef(digest.hexdigest(), size, media_type)
+        self._upload(cast(BinaryIO, _Sent(data, ref)), ref)
         return ref
 
     def get_blob(self, ref: ArtifactRef) -> bytes:
@@ -220,3 +216,27 @@ class S3Store:
 
     def _object_name(self, key: str) -> str:
         return f"{self._prefix}objects/{checked_key(key)}"
+
+
+class _Sent:
+    """The pieces of a blob as the client reads them; the last bytes come once all were seen to be the same."""
+
+    def __init__(self, pieces: Pieces, ref: ArtifactRef) -> None:
+        self._pieces, self._ref = iter(pieces()), ref
+        self._digest, self._left, self._rest = hashlib.sha256(), ref.bytes, bytearray()
+
+    def read(self, size: int) -> bytes:
+        while self._left > 0 and len(self._rest) < size:
+            piece = next(self._pieces, b"")
+            self._digest.update(piece)
+            self._left -= len(piece)
+            self._rest += piece
+            if self._left <= 0 or not piece:
+                self._require_same()
+        given = bytes(memoryview(self._rest)[:size])
+        del self._rest[:size]
+        return given
+
+    def _require_same(self) -> None:
+        if self._left != 0 or self._digest.hexdigest() != self._ref.sha256:
+            raise CorruptArtifactError("a blob changed while it was written", "let nothing else write to its source")

@@ -5,7 +5,7 @@ markers, outcomes) is a small object, and its races are settled by `put_if_absen
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -16,6 +16,9 @@ from hagd.errors import InvalidInputError
 _SEGMENT: Final = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _LARGEST_WHOLE_BYTES: Final = 1 << 25
 """Up to here a document is looked for before it is written, which pieces cannot be."""
+
+Pieces = Callable[[], Iterable[bytes]]
+"""Gives the bytes of a blob in pieces, the same whenever it is called."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,14 @@ class ArtifactStore(Protocol):
         """Give the address from which `open_store` opens the same store in another process."""
         ...
 
-    def put_blob(self, data: bytes | Iterable[bytes], media_type: str) -> ArtifactRef:
+    def put_blob(self, data: bytes | Pieces, media_type: str) -> ArtifactRef:
         """Keep a blob, given whole or in pieces; durable on return. Heals a damaged copy of the same blob.
 
+        Pieces may be asked for twice, so that what is too large for memory needs no room beside it: its digest, which
+        is its name, is known once all of it was seen.
+
         Raises:
+            CorruptArtifactError: the pieces were others the second time.
             StoreFullError: no room; nothing half-written can be read.
         """
         ...
@@ -121,7 +128,7 @@ def checked_key(key: str) -> str:
 def put_document(store: ArtifactStore, document: Document) -> ArtifactRef:
     """Keep a document; equal documents get equal references. A large one is never in memory as bytes."""
     if document.tensor_bytes > _LARGEST_WHOLE_BYTES:
-        return store.put_blob(document.pieces(), document.media_type)
+        return store.put_blob(document.pieces, document.media_type)
     return store.put_blob(document.encode(), document.media_type)
 
 

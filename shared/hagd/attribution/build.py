@@ -6,7 +6,7 @@ chosen are taken again, on the chosen columns alone. So memory grows with the sq
 active; and where even that is too much, rows lie in a file.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -136,7 +136,13 @@ def build_local_graph(
 
 def chunks(readers: Readers, most_places: int, most: int = MOST_TOGETHER) -> Iterator[tuple[slice, Readers]]:
     """Split targets, sorted by position, into those that go down together, as `Descent.most_places` says."""
-    start, positions = 0, readers.positions.tolist()
+    for rows in parts_together(readers.positions.tolist(), most_places, most):
+        yield rows, readers.part(rows)
+
+
+def parts_together(positions: Sequence[int], most_places: int, most: int = MOST_TOGETHER) -> Iterator[slice]:
+    """Give the parts that `chunks` makes of targets at some positions."""
+    start = 0
     while start < len(positions):
         count = 1
         # A chunk is as deep as its last position.
@@ -144,8 +150,7 @@ def chunks(readers: Readers, most_places: int, most: int = MOST_TOGETHER) -> Ite
             if (count + 1) * (positions[start + count] + 1) > most_places and count >= 16:
                 break
             count += 1
-        rows = slice(start, start + count)
-        yield rows, readers.part(rows)
+        yield slice(start, start + count)
         start += count
 
 

@@ -187,21 +187,20 @@ class Descent:
         heard, block = self._coordinates.read(state), self._blocks[layer]
         n_pos, n_rows, _ = heard.shape
         n_kv, group = block.pattern.shape[:2]
-        z = multiply(heard.flatten(0, 1), self._coordinates.view(state.layers, layer).heads).unflatten(
-            0, (n_pos, n_rows)
-        )
+        z = multiply(heard.flatten(0, 1), self._coordinates.view(state.layers, layer).heads)
+        z = z.unflatten(0, (n_pos, n_rows))
         if state.points is not None:
             z[rows.positions, rows.numbers] += multiply(state.points.to(self._dtype), block.w_o)
         z = z.unflatten(2, (n_kv, group, -1))
-        d_head = z.shape[-1]
-        grouped = z.permute(2, 3, 0, 1, 4).flatten(3)
-        carried = heard.new_empty(n_pos, n_rows, n_kv, d_head)
-        for first in range(0, n_pos, _KEYS_TOGETHER):
-            last = min(first + _KEYS_TOGETHER, n_pos)
-            # No query before a key looks at it.
-            mixing = block.pattern[:, :, first:n_pos, first:last].flatten(1, 2).transpose(1, 2)
-            part = mixing @ grouped[:, :, first:].flatten(1, 2)
-            carried[first:last] = part.unflatten(2, (n_rows, d_head)).permute(1, 2, 0, 3)
+        carried = heard.new_empty(n_pos, n_rows, n_kv, z.shape[-1])
+        for head in range(n_kv):
+            queries = z[:, :, head].transpose(1, 2).flatten(2).flatten(0, 1)
+            for first in range(0, n_pos, _KEYS_TOGETHER):
+                last = min(first + _KEYS_TOGETHER, n_pos)
+                # No query before a key looks at it.
+                mixing = block.pattern[head, :, first:n_pos, first:last].transpose(0, 1).flatten(0, 1).T
+                part = multiply(mixing, queries[group * first :])
+                carried[first:last, :, head] = part.unflatten(1, (n_rows, -1))
         return carried.flatten(2)
 
     def _meet_tokens(self, state: State, rows: Standing, out: Float[Tensor, "row column"]) -> None:

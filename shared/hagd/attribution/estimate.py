@@ -11,11 +11,12 @@ from typing import Final, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from hagd.artifacts.mapped import PAGE_BYTES
-from hagd.attribution.build import BUFFER_CELLS, MOST_TOGETHER
+from hagd.attribution.bands import bands_of
+from hagd.attribution.build import BUFFER_CELLS, MOST_TOGETHER, parts_together
 from hagd.attribution.build_heads import SOURCES_TOGETHER
 from hagd.attribution.columns import Columns
 from hagd.attribution.coordinates import coordinate_layers
@@ -197,16 +198,29 @@ def _descent_cells(frozen: FrozenPrompt, columns: Columns) -> int:
     written = [n_pos + sum(counts[source] for source in frozen.replacement.writers(layer)) for layer in layers]
     kv_width, width, d_model = shape.n_kv_heads * shape.d_head, shape.n_heads * shape.d_head, shape.d_model
     spans = coordinate_layers(frozen, sum(written))
+    packed = [_packed(frozen, columns, layer) for layer in layers]
     cells = 0
     for layer, here in enumerate(written):
         # One view for each state that comes down to the layer: of rows that began one layer above, two, and so on.
         coordinates = kv_width * _triangle(min(spans, shape.n_layers - 1 - layer))
-        cells += here * (d_model + coordinates) + (coordinates + d_model) * width + kv_width * d_model
+        cells += here * d_model + packed[layer] * (d_model + coordinates)
+        cells += (coordinates + d_model) * width + kv_width * d_model
         cells += shape.n_heads * n_pos * n_pos
     if hears_tokens(frozen):
         cells += _triangle(n_pos) * (d_model + kv_width * _triangle(min(spans, shape.n_layers - 1)))
-    together = _deep_rows(frozen) * (_STREAMS * n_pos * d_model + 2 * max(written))
+    together = _deep_rows(frozen) * (_STREAMS * n_pos * d_model + max(packed) + max(written))
     return cells + max(3 * max(written) * d_model, together)
+
+
+def _packed(frozen: FrozenPrompt, columns: Columns, layer: int) -> int:
+    """Count all that is written to a layer, with the room that bands leave empty."""
+    counts = _counts(columns)
+    packed = {
+        source: bands_of((counts[source] + (source == layer)).tolist()) for source in frozen.replacement.writers(layer)
+    }
+    if layer not in packed:
+        packed[layer] = bands_of([1] * columns.n_pos)
+    return sum(band.room * (band.last - band.first) for bands in packed.values() for band in bands)
 
 
 def _choosing_cells(frozen: FrozenPrompt, columns: Columns, features: int) -> int:
@@ -247,11 +261,22 @@ def _written_cells(frozen: FrozenPrompt, columns: Columns, n_targets: int, *, he
     below = np.concatenate([np.full_like(reached[:1], page), (reached + left)[:-1]])
     heads_below = (per_layer * np.arange(1, columns.n_layers + 1) + heads * page)[:, None]
     of_features = np.minimum(width, below + others + heads_below)
-    cells = int((counts * of_features).sum()) + n_targets * width
+    rows = counts if heads else _rows_by_reach(frozen, columns)
+    cells = int((rows * of_features).sum()) + n_targets * width
     if heads:
         below_layer = columns.starts[:, 0] + others + per_layer * np.arange(columns.n_layers) + 2 * page
         cells += int((per_layer * np.minimum(width, below_layer)).sum())
     return cells
+
+
+def _rows_by_reach(frozen: FrozenPrompt, columns: Columns) -> Int[np.ndarray, "layer pos"]:
+    """Count the features of a layer by the last position of those that they go down with; up to there is written."""
+    found = np.zeros_like(_counts(columns))
+    for layer in range(columns.n_layers):
+        positions: list[int] = columns.positions[columns.of_layer(layer)].tolist()
+        for rows in parts_together(positions, CHUNK_CELLS // frozen.model.config.d_model):
+            found[layer, positions[rows.stop - 1]] += rows.stop - rows.start
+    return found
 
 
 def _triangle(number: int) -> int:

@@ -20,6 +20,7 @@ from hagd.attribution.estimate import spread
 from hagd.attribution.frozen import FrozenPrompt
 from hagd.attribution.head_nodes import HeadOutputs, OutputReaders, climb
 from hagd.attribution.reading import Readers, read_features, read_targets
+from hagd.attribution.row_table import RowTable
 from hagd.attribution.targets import Targets
 
 Seconds = Callable[[], float]
@@ -76,11 +77,14 @@ def _time_descent(
     influence = torch.zeros(len(columns), dtype=torch.float64, device=frozen.embed.device)
 
     def take(some: Readers) -> None:
-        out = frozen.embed.new_zeros(len(some), len(columns))
+        # On pages of their own, as the rows of a graph are, and read back: that is some of the time.
+        out = RowTable(len(some), len(columns), frozen.embed, None).edges
         descent.run(some.vectors, some.positions, some.site, out)
         if sums:
             absolute = out.abs_()
             influence.add_(absolute.sum(1) @ absolute)
+        else:
+            out.sum()
 
     for layer in range(columns.n_layers + 1):
         began = clock()
@@ -122,8 +126,9 @@ def _time_climb(frozen: FrozenPrompt, columns: Columns, keep: list[Tensor], targ
     n_sources = len(columns) + shape.n_layers * shape.n_heads * frozen.n_pos
 
     def put(place: slice, there: Int[Tensor, " source"], edges: Tensor) -> None:
-        rows = frozen.embed.new_zeros(place.stop - place.start, n_sources)
+        rows = RowTable(place.stop - place.start, n_sources, frozen.embed, None).edges
         rows[:, there] = edges
+        rows.sum()
 
     def timed(columns: Columns, outputs: HeadOutputs | None, heads: list[tuple[slice, OutputReaders]]) -> float:
         began = clock()

@@ -1,13 +1,13 @@
 """A store that says what is asked of it: calls, bytes, time and errors as metrics, large puts as spans."""
 
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
 from hagd.artifacts.reference import ArtifactRef
-from hagd.artifacts.store import ArtifactStore, StoredObject
+from hagd.artifacts.store import ArtifactStore, Pieces, StoredObject
 from hagd.errors import HagdError
 from hagd.telemetry.metrics import STORE_BYTES, STORE_ERRORS, STORE_REQUESTS, STORE_SECONDS, Meter, SilentMeter
 from hagd.telemetry.tracing import span
@@ -27,7 +27,7 @@ class ObservedStore:
     def location(self) -> str:
         return self.inner.location
 
-    def put_blob(self, data: bytes | Iterable[bytes], media_type: str) -> ArtifactRef:
+    def put_blob(self, data: bytes | Pieces, media_type: str) -> ArtifactRef:
         with self._call("put_blob"):
             # Of a blob that comes in pieces nobody knows the size before.
             if isinstance(data, bytes) and len(data) < LARGE_BYTES:

@@ -51,7 +51,7 @@ def test_a_disk_that_fills_in_the_middle_of_a_blob_leaves_nothing_behind(tmp_pat
         raise OSError(errno.ENOSPC, "full")
 
     with pytest.raises(StoreFullError):
-        store.put_blob(pieces(), "text/plain")
+        store.put_blob(pieces, "text/plain")
     assert [path for path in (tmp_path / "store").rglob("*") if path.is_file()] == []
 
 
@@ -76,7 +76,7 @@ def test_a_folder_that_cannot_be_written_is_unavailable(
 
 def test_a_large_blob_in_pieces_is_never_whole_in_memory(store: FilesystemStore) -> None:
     tracemalloc.start()
-    ref = store.put_blob((bytes(1 << 16) for _ in range(512)), "application/octet-stream")
+    ref = store.put_blob(lambda: (bytes(1 << 16) for _ in range(512)), "application/octet-stream")
     assert store.check_blob(ref)
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -12,7 +12,7 @@ import pytest
 from hagd.artifacts.location import open_store
 from hagd.artifacts.s3 import S3Store
 from hagd.artifacts.s3_client import EnvironmentCredentials, S3Settings
-from hagd.errors import InvalidInputError, StoreFullError, UnavailableError
+from hagd.errors import CorruptArtifactError, InvalidInputError, StoreFullError, UnavailableError
 from moto_server import Application, running_moto
 from real_servers import s3_param
 from s3_stores import keys, new_s3_store, new_settings
@@ -173,13 +173,27 @@ def test_a_download_that_breaks_off_goes_on_where_it_was() -> None:
 def test_a_large_blob_goes_in_parts_and_is_never_whole_in_memory(kind: str, request: pytest.FixtureRequest) -> None:
     store = new_s3_store(request.getfixturevalue(kind))
     tracemalloc.start()
-    ref = store.put_blob((bytes([piece % 251]) * (1 << 20) for piece in range(67)), "application/octet-stream")
+    ref = store.put_blob(lambda: (bytes([it % 251]) * (1 << 20) for it in range(67)), "application/octet-stream")
     assert store.check_blob(ref)
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert ref.bytes == 67 << 20
     # Three parts on their way, the next one, and what the client copies of them.
     assert peak_bytes < 60 << 20
+
+
+@pytest.mark.parametrize("other", [b"xyz" * (7 << 20), b"abc" * (6 << 20)])
+@pytest.mark.parametrize("piece_bytes", [1 << 20, 1 << 30])
+def test_a_blob_that_changes_while_it_is_written_gets_no_name(moto: S3Address, other: bytes, piece_bytes: int) -> None:
+    store, versions = new_s3_store(moto), iter([b"abc" * (7 << 20), other])
+
+    def pieces() -> list[bytes]:
+        version = next(versions)
+        return [version[start : start + piece_bytes] for start in range(0, len(version), piece_bytes)]
+
+    with pytest.raises(CorruptArtifactError, match="changed while it was written"):
+        store.put_blob(pieces, "text/plain")
+    assert list(store.list_blobs()) == []
 
 
 def test_a_bucket_that_is_not_there_is_made_or_named(moto: S3Address) -> None:

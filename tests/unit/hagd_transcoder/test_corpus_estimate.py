@@ -66,9 +66,9 @@ def test_memory_grows_with_what_is_trained() -> None:
         return memory_of(read, make_plan(read, MODEL, documents), MODEL, documents).checkpoint
 
     floats = 13 * (3 * 14 + 2) + 14 + 14 * 14
-    assert checkpoint() == 13 * 3 * 4 * floats
-    assert checkpoint(layers=[1]) == 13 * 4 * floats
-    assert checkpoint(layers=[1], skip=False) == 13 * 4 * (floats - 14 * 14)
+    assert checkpoint() == 7 * 3 * 4 * floats
+    assert checkpoint(layers=[1]) == 7 * 4 * floats
+    assert checkpoint(layers=[1], skip=False) == 7 * 4 * (floats - 14 * 14)
 
 
 def test_learning_together_holds_what_every_layer_did_and_only_when_it_is_asked_for() -> None:
