@@ -40,7 +40,8 @@ def calibrate_plan(
 
     Args:
         plan: its last stage has `StageSpec.estimate`.
-        beside: the folder that the run would have; what is computed on the way lies beside it until this returns.
+        beside: the folder that the run would have; what is computed on the way lies beside it, or as near as there are
+            folders, until this returns.
         view: shows the progress; nothing when None.
         store: folder of artifacts that runs share.
         threads: CPU threads of the worker process; all that may be used when None.
@@ -53,10 +54,10 @@ def calibrate_plan(
     specs = {entry.stage_id: find_stage(entry.stage_id, stages) for entry in plan}
     shown = view or SilentProgress()
     progress = StageProgress([entry.stage_id for entry in plan], shown)
-    beside.parent.mkdir(parents=True, exist_ok=True)
+    there = next(folder for folder in beside.absolute().parents if folder.is_dir())
     with (
         stopped_by_sigterm(),
-        tempfile.TemporaryDirectory(prefix=".dry-run-", dir=beside.parent) as place,
+        tempfile.TemporaryDirectory(prefix=".dry-run-", dir=there) as place,
         EmbeddedRuntime(Path(place), store=store, threads=threads, stages=specs) as runtime,
         shown,
     ):

@@ -33,7 +33,7 @@ def plan_of(config: dict[str, Any], documents: Corpus) -> Any:
 
 
 @pytest.mark.parametrize("finetune", [0.0, 0.3])
-def test_time_is_told_within_a_quarter(finetune: float) -> None:
+def test_time_is_told_within_a_half(finetune: float) -> None:
     """In processor time, which other work on the machine hardly changes."""
     config = {**LONGER, "finetune": finetune}
     documents, threads = long_corpus(), torch.get_num_threads()
@@ -46,7 +46,7 @@ def test_time_is_told_within_a_quarter(finetune: float) -> None:
         taken = time.process_time() - began
     finally:
         torch.set_num_threads(threads)
-    assert told.total == pytest.approx(taken, rel=0.25)
+    assert told.total == pytest.approx(taken, rel=0.5)
 
 
 def test_shards_learn_in_less_memory_and_are_measured_in_the_same() -> None:
