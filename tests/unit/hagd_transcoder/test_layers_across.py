@@ -259,7 +259,7 @@ def test_time_is_told_within_a_half() -> None:
         taken = time.process_time() - began
     finally:
         torch.set_num_threads(threads)
-    assert told.total == pytest.approx(taken, rel=0.33)
+    assert told.total == pytest.approx(taken, rel=0.5)
 
 
 @pytest.mark.parametrize(("decoders", "blocks"), [("untied", 6), ("tied", 3)])
