@@ -126,6 +126,7 @@ class GroupMember:
                 self.lose(self._owned)
 
     def _open(self) -> KafkaConsumer:
+        assignor = CooperativeStickyAssignor()
         consumer = connect(
             KafkaConsumer,
             self._settings,
@@ -134,7 +135,7 @@ class GroupMember:
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             allow_auto_create_topics=False,
-            partition_assignment_strategy=[CooperativeStickyAssignor],
+            partition_assignment_strategy=[assignor],
             session_timeout_ms=int(self._settings.session_timeout_seconds * 1000),
             heartbeat_interval_ms=int(self._settings.session_timeout_seconds * 1000 / 6),
             fetch_max_wait_ms=_FETCH_MS,
@@ -146,7 +147,7 @@ class GroupMember:
             for topic in self._topics:
                 if topic not in there:
                     raise no_topic(topic, self._settings.servers)
-            consumer.subscribe(self._topics, listener=_Listener(self, consumer))
+            consumer.subscribe(self._topics, listener=_Listener(self, consumer, assignor))
         except BaseException:
             consumer.close(autocommit=False, timeout_ms=_CLOSE_MS)
             raise
@@ -231,8 +232,8 @@ class GroupMember:
 class _Listener(ConsumerRebalanceListener):
     """Hears of partitions that come and go. Called by a thread of the client, which must not be kept waiting."""
 
-    def __init__(self, owner: GroupMember, consumer: KafkaConsumer) -> None:
-        self._owner, self._consumer = owner, consumer
+    def __init__(self, owner: GroupMember, consumer: KafkaConsumer, assignor: CooperativeStickyAssignor) -> None:
+        self._owner, self._consumer, self._assignor = owner, consumer, assignor
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         self._owner.gain((it.topic, it.partition) for it in assigned)
@@ -247,6 +248,9 @@ class _Listener(ConsumerRebalanceListener):
 
     def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
         self._owner.lose((it.topic, it.partition) for it in lost)
+        # kafka-python 3.0 would go on telling the group that they are ours. Whoever is to have some of them then waits
+        # until we give them up, which we cannot, and nobody works them off any more.
+        self._assignor.member_assignment = None
 
 
 def _offsets(done: Mapping[tuple[str, int], int]) -> dict[TopicPartition, OffsetAndMetadata]:
