@@ -23,7 +23,7 @@ class Cluster:
     def topics(self) -> set[str]:
         return {"t"}
 
-    def partitions_for_topic(self, topic: str) -> set[int]:
+    def partitions_for_topic(self, topic: str) -> set[int]:  # noqa: ARG002 - as of the client
         return {0, 1, 2, 3}
 
 
@@ -34,7 +34,7 @@ class Member:
 
 
 def test_partitions_of_a_member_that_the_group_forgot_are_given_to_somebody_at_once() -> None:
-    """Where it went on to claim them, those that are to go to another member would be left out until it gave them up."""
+    """If it went on to claim them, those that another one is to have would be left out until it gave them up."""
     assignor, owner = CooperativeStickyAssignor(), Owner()
     assignor.on_assignment(ConsumerProtocolAssignment(1, [("t", [0, 1, 2, 3])], b""), 1)
 
