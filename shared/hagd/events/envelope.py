@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import rfc8785
@@ -19,6 +19,7 @@ from hagd.events.topics import LANES, Lane
 from hagd.telemetry import traceparent as trace_context
 
 SCHEMA_VERSION: Final = 1
+_MAX_PART: Final = 32
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,199}")
 MAX_EVENT_BYTES: Final = 1 << 20
 MAX_REQUEST_BYTES: Final = MAX_EVENT_BYTES - (64 << 10)
@@ -102,6 +103,18 @@ class Envelope:
             raise InvalidInputError(f"the event has {len(data)} bytes, at most {MAX_EVENT_BYTES} are carried")
         return data
 
+    def shortened(self) -> "Envelope":
+        """Give the event as it is where it can be carried, else with no more of its plan than the stage it is about.
+
+        For what must be told of an event, however much of the room its writer has filled.
+        """
+        try:
+            self.encode()
+        except InvalidInputError:
+            plan = (replace(self.plan[self.stage_index], config={}),)
+            return replace(self, plan=plan, stage_index=0, inputs={})
+        return self
+
     def carried(self) -> "Envelope":
         """Give the event as whoever reads it will have it.
 
@@ -174,6 +187,8 @@ def _wrong_fields(read: Envelope) -> list[str]:
         kinds[f"plan[{number}].config"] = (entry.config, dict)
     wrong = [name for name, (value, kind) in kinds.items() if not isinstance(value, kind) or isinstance(value, bool)]
     wrong += [] if read.lane in LANES else ["lane"]
+    # A word or a number, which goes into every event that tells of this one.
+    wrong += ["part"] if isinstance(read.part, str) and len(read.part) > _MAX_PART else []
     # They become parts of keys and of names of topics.
     wrong += [name for name in ("run_id", "principal") if not is_name(getattr(read, name))]
     wrong += [f"plan[{n}].stage_id" for n, entry in enumerate(read.plan) if not is_name(entry.stage_id)]

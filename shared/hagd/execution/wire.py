@@ -34,10 +34,15 @@ class Failure:
 def failure_of(error: BaseException) -> Failure:
     """Give an error as data, cut where it is too long to travel; one from outside the tree becomes kind `internal`."""
     if isinstance(error, HagdError):
-        return Failure(error.kind, error.message[:MAX_TEXT], error.hint[:MAX_TEXT])
+        return Failure(error.kind, _text(error.message), _text(error.hint))
     return Failure(
-        "internal", f"{type(error).__name__}: {error}"[:MAX_TEXT], "this is a defect of the stage; see the worker log"
+        "internal", _text(f"{type(error).__name__}: {error}"), "this is a defect of the stage; see the worker log"
     )
+
+
+def _text(told: str) -> str:
+    """Give what can travel of a text: not too much, and no halves of surrogate pairs, as names of files have them."""
+    return told[:MAX_TEXT].encode(errors="replace").decode()
 
 
 def error_of(failure: Failure) -> HagdError:

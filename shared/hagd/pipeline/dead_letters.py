@@ -40,7 +40,7 @@ def bury(envelope: Envelope, stage_id: str, failure: Failure, attempts: int, log
     topic = dead_letter_topic(stage_id)
     identity = event_id(envelope.run_id, topic, str(envelope.stage_index), envelope.generation)
     data = {"stage_id": stage_id, "failure": failure.to_json(), "attempts": attempts}
-    log.append(topic, replace(envelope, id=identity, data=data))
+    log.append(topic, replace(envelope, id=identity, data=data).shortened())
 
 
 def refuse(envelope: Envelope, stage_id: str, failure: Failure, attempts: int, log: EventLog) -> None:
@@ -48,7 +48,7 @@ def refuse(envelope: Envelope, stage_id: str, failure: Failure, attempts: int, l
     topic = dead_letter_topic(stage_id)
     identity = event_id(envelope.run_id, topic, envelope.id, envelope.generation)
     data = {"stage_id": stage_id, "failure": failure.to_json(), "attempts": attempts, "refused": True}
-    log.append(topic, replace(envelope, id=identity, data=data))
+    log.append(topic, replace(envelope, id=identity, data=data).shortened())
 
 
 def dead_letters(log: EventLog, runs: RunStore, stage_ids: Iterable[str]) -> Iterator[DeadLetter]:

@@ -118,7 +118,7 @@ class StageLoop:
         self._turn += 1
         try:
             with self.watch.request(self.spec.id, delivery):
-                self._handle(delivery)
+                self._handle_or_fail(delivery)
         except BaseException:
             # Also KeyboardInterrupt: whoever comes next need not wait for the claim to run out.
             with suppress(HagdError):
@@ -136,6 +136,16 @@ class StageLoop:
             return [requested_topic(self.spec.id, "interactive")]
         lanes = LANES if (self._turn + 1) % BATCH_TURN else LANES[::-1]
         return [requested_topic(self.spec.id, lane) for lane in lanes]
+
+    def _handle_or_fail(self, delivery: Delivery) -> None:
+        try:
+            self._handle(delivery)
+        except HagdError as error:
+            if error.transient or isinstance(error, StoreFullError):
+                raise
+            # What follows from it is too large to be written, or its run was deleted a moment ago. A loop that broke
+            # over one request would break over it again after every restart.
+            self._fail(delivery, failure_of(error))
 
     def _handle(self, delivery: Delivery) -> None:
         envelope = delivery.envelope

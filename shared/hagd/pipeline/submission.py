@@ -97,4 +97,4 @@ def announce_end(envelope: Envelope, outcome: Outcome, log: EventLog) -> None:
     topic = _ENDS.get(outcome.status)
     if topic is not None:
         identity = event_id(envelope.run_id, topic, "", envelope.generation)
-        log.append(topic, replace(envelope, id=identity, data=outcome.to_json(), part=""))
+        log.append(topic, replace(envelope, id=identity, data=outcome.to_json(), part="").shortened())

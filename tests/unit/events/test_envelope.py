@@ -71,6 +71,7 @@ def test_topics_are_named_by_stage_and_facts_by_what_happened() -> None:
         ("principal", None),
         ("lane", "fast"),
         ("part", 7),
+        ("part", "9" * 4301),
         ("plan", [{"stage_id": "a/b", "semantics_version": 1, "config": {}}] * 2),
         ("plan", [{"stage_id": 5, "semantics_version": 1, "config": {}}] * 2),
         ("plan", [{"stage_id": "a", "semantics_version": 1, "config": 7}] * 2),

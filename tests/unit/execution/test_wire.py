@@ -37,6 +37,12 @@ def test_an_error_from_outside_the_tree_is_internal() -> None:
     assert Failure.from_json(failure.to_json()) == failure
 
 
+def test_what_cannot_be_written_as_text_does_not_travel() -> None:
+    failure = failure_of(OSError("no file \udce9 here"))
+    assert failure.message == "OSError: no file ? here"
+    failure.message.encode()
+
+
 def test_a_kind_that_is_not_known_here_keeps_its_name() -> None:
     error = error_of(Failure("worker-killer", "what"))
     assert (type(error), error.kind) == (HagdError, "worker-killer")

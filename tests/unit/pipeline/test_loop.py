@@ -11,11 +11,13 @@ import pytest
 from hagd.artifacts.leases import LeaseTable, Owner
 from hagd.artifacts.store import ArtifactStore
 from hagd.errors import StoreFullError, UnknownNameError, WorkerDiedError
+from hagd.events.envelope import MAX_EVENT_BYTES, Envelope
 from hagd.events.topics import RUN_CANCELLED, RUN_FAILED, dead_letter_topic, fact_topic, requested_topic
 from hagd.execution.executor import Task, TaskProgress, TaskResult
 from hagd.execution.inline import InlineExecutor
 from hagd.execution.wire import Failure
 from hagd.pipeline.contract import task_key
+from hagd.pipeline.dead_letters import dead_letters
 from hagd.pipeline.loop import StageLoop
 from hagd.pipeline.request import PlanEntry, Request
 from hagd.pipeline.router import RequestRouter
@@ -402,3 +404,38 @@ def test_an_event_of_a_run_that_nobody_submitted_is_a_dead_letter_and_computes_n
     (letter,) = world.log.read(dead_letter_topic("numbers"))
     assert letter.envelope.data["failure"]["message"] == f"there is no run {'f' * 64!r}"
     assert world.runs.list() == [asked.envelope.run_id]
+
+
+def padded(envelope: Envelope, place: int) -> Envelope:
+    """Fill an event to the last bytes that it may have, in the config of a stage of its plan."""
+    room = MAX_EVENT_BYTES - len(replace(envelope, data={}).encode()) - 99
+    entry = replace(envelope.plan[place], config={**envelope.plan[place].config, "padding": "x" * room})
+    return replace(envelope, data={}, plan=(*envelope.plan[:place], entry, *envelope.plan[place + 1 :]))
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("place", [0, 2])
+def test_an_event_that_leaves_no_room_to_tell_of_it_is_a_dead_letter_all_the_same(
+    world: World, known: bool, place: int
+) -> None:
+    run_id = world.submit()
+    (asked,) = world.log.read(requested_topic("extraction"))
+    event = padded(replace(asked.envelope, id="rogue", run_id=run_id if known else "f" * 64), place)
+    world.log.append(requested_topic("numbers"), event)
+    loop = world.loops[0]
+    assert loop.step()
+    assert not loop.step()
+    (letter,) = dead_letters(world.log, world.runs, ["numbers"])
+    assert (letter.envelope.run_id, letter.envelope.plan) == (event.run_id, (PlanEntry("numbers", 1, {}),))
+    assert [it.envelope.data["status"] for it in world.log.read(RUN_FAILED)] == ["failed"] * known
+    outcome = world.runs.outcome(run_id)
+    assert (outcome is not None and outcome.failure == letter.failure) == known
+
+
+def test_a_run_that_is_deleted_while_its_stage_fails_breaks_no_loop(world: World, tmp_path: Path) -> None:
+    run_id = world.submit(trouble=trouble(tmp_path, "gate"))
+    world.executor.before = lambda task: world.runs.delete(run_id) if task.stage_id == "total" else None
+    world.drive()
+    assert world.runs.list() == []
+    (letter,) = dead_letters(world.log, world.runs, ["total"])
+    assert letter.replayed, "nothing waits for it"

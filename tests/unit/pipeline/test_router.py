@@ -20,7 +20,7 @@ from hagd.pipeline.router import WAIT_SECONDS, RequestRouter
 from hagd.pipeline.state import Outcome
 from hagd.pipeline.submission import submit
 from hagd.testing import MemoryStore
-from unit.pipeline.test_loop import World, request
+from unit.pipeline.test_loop import World, padded, request
 from unit.pipeline.toy_stages import STAGES
 
 
@@ -160,6 +160,14 @@ class Failing(MemoryStore):
         if self.error is not None:
             raise self.error
         return super().put_if_absent(key, data)
+
+
+def test_an_event_that_leaves_no_room_to_tell_of_it_is_a_dead_letter_all_the_same(world: World) -> None:
+    world.log.append(REQUESTED, padded(replace(event_of(request()), data={}, run_id="f" * 64), 1))
+    assert world.router.step()
+    assert not world.router.step()
+    (letter,) = dead_letters(world.log, world.runs, [ENTRY_STAGE])
+    assert (letter.failure.kind, letter.envelope.run_id) == ("unknown-name", "f" * 64)
 
 
 @pytest.mark.parametrize("error", [UnavailableError("no answer"), StoreFullError("no room")])
