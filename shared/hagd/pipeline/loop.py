@@ -170,6 +170,10 @@ class StageLoop:
         except HagdError as error:
             self._settle(delivery, error, ())
             return
+        except Exception as error:
+            # A stage may raise anything over a config that it did not expect: it is the fault of one request.
+            self._fail(delivery, failure_of(error))
+            return
         self.watch.task(work.key)
         manifest = find_result(self.store, work.key)
         if manifest is not None:

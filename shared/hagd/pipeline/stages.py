@@ -58,7 +58,7 @@ def plan_entry(stage_id: str, config: Config, stages: Mapping[str, StageSpec] | 
         UsageError: the config is refused by the stage, or holds what JSON cannot.
     """
     spec = find_stage(stage_id, stages)
-    spec.resolve(config)
+    _check_config(spec, config)
     try:
         rfc8785.dumps(dict(config))
     except (rfc8785.CanonicalizationError, UnicodeError) as error:
@@ -91,7 +91,7 @@ def check_plan(request: Request, stages: Mapping[str, StageSpec] | None = None) 
                 f"stage {spec.id!r} needs {', '.join(missing)}, which no earlier stage gives",
                 "add the stage that makes it, or give it as an input of the request",
             )
-        spec.resolve(entry.config)
+        _check_config(spec, entry.config)
         roles |= set(spec.outputs)
         specs.append(spec)
     return specs
@@ -105,6 +105,20 @@ def identity_of(request: Request, stages: Mapping[str, StageSpec] | None = None)
     ]
     inputs = {role: ref.sha256 for role, ref in request.inputs.items()}
     return hashlib.sha256(rfc8785.dumps([request.principal, request.request_id, plan, inputs])).hexdigest()
+
+
+def _check_config(spec: StageSpec, config: Config) -> None:
+    """Ask a stage about a config as its loop will: what the loop would stumble over is refused here."""
+    try:
+        spec.resolve(config)
+        if spec.sharding is not None:
+            spec.sharding.split(config)
+    except HagdError:
+        raise
+    except Exception as error:
+        raise InvalidInputError(
+            f"stage {spec.id!r} cannot use its config: {type(error).__name__}: {error}", "check its fields"
+        ) from error
 
 
 def _affecting(spec: StageSpec, config: Config) -> dict[str, object]:

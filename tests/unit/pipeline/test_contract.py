@@ -96,6 +96,13 @@ def test_a_config_that_the_stage_refuses_is_refused_before_it_starts() -> None:
     assert plan_entry("verdict", {"threshold": 1.0}, STAGES) == PlanEntry("verdict", 2, {"threshold": 1.0})
 
 
+def test_a_config_that_the_stage_cannot_divide_is_refused_before_it_starts() -> None:
+    with pytest.raises(InvalidInputError, match="stage 'total' cannot use its config: TypeError: 'str' object"):
+        check_plan(request((PLAN[0], PlanEntry("total", 1, {"shards": "many"}))), STAGES)
+    with pytest.raises(InvalidInputError, match="stage 'total' cannot use its config"):
+        plan_entry("total", {"shards": "many"}, STAGES)
+
+
 def test_labels_and_local_fields_are_no_part_of_the_identity() -> None:
     base = identity_of(request(), STAGES)
     local = (replace(PLAN[0], config={"seed": 7, "journal": "/x"}), *PLAN[1:])

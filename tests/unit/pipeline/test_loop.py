@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pytest
 
 from hagd.artifacts.leases import LeaseTable, Owner
+from hagd.artifacts.reference import ArtifactRef
 from hagd.artifacts.store import ArtifactStore
 from hagd.errors import StoreFullError, UnknownNameError, WorkerDiedError
 from hagd.events.envelope import MAX_EVENT_BYTES, Envelope
@@ -439,3 +440,19 @@ def test_a_run_that_is_deleted_while_its_stage_fails_breaks_no_loop(world: World
     assert world.runs.list() == []
     (letter,) = dead_letters(world.log, world.runs, ["total"])
     assert letter.replayed, "nothing waits for it"
+
+
+def test_a_config_that_a_stage_did_not_expect_fails_its_run_and_not_the_loop(world: World) -> None:
+    """The router asks the stage about a plan, but not everybody who may write to the topic of a stage is the router."""
+    run_id = world.submit()
+    (asked,) = world.log.read(requested_topic("extraction"))
+    plan = (asked.envelope.plan[0], PlanEntry("total", 1, {"shards": "many"}), asked.envelope.plan[2])
+    inputs = {"numbers": ArtifactRef("0" * 64, 7, "x/y")}
+    event = replace(asked.envelope, id="rogue", stage_index=1, plan=plan, inputs=inputs)
+    world.log.append(requested_topic("total"), event)
+    assert world.loops[1].step()
+    outcome = world.runs.outcome(run_id)
+    assert outcome is not None
+    assert outcome.failure is not None
+    assert outcome.failure.message.startswith("TypeError: 'str' object")
+    assert world.executor.tasks == []

@@ -108,7 +108,8 @@ def test_a_config_over_which_a_stage_breaks_is_refused_and_the_next_request_come
     assert router.step()
 
     (letter,) = dead_letters(world.log, world.runs, [ENTRY_STAGE])
-    assert (letter.failure.kind, letter.failure.message) == ("internal", "ZeroDivisionError: not expected")
+    assert letter.failure.kind == "invalid-input"
+    assert letter.failure.message == "stage 'broken' cannot use its config: ZeroDivisionError: not expected"
     assert world.runs.list() == [good]
 
 
