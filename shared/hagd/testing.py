@@ -171,6 +171,13 @@ class MemoryEventLog:
                 entry.free_at = self.clock.now() + seconds
             return entry is not None
 
+    def drop_claims(self) -> None:
+        """Let go of every claim, as a log does whose partitions go to others: the events may be claimed at once."""
+        with self._lock:
+            for entry in self._entries:
+                if entry.claim:
+                    entry.claim, entry.free_at = "", self.clock.now()
+
     def read(self, topic: str, position: Position = START, limit: int = 1000) -> list[Record]:
         with self._lock:
             records = [entry.record for entry in self._entries]

@@ -14,7 +14,7 @@ class LeaseKeeper:
     """A context in which a lease is kept alive by a thread of its own."""
 
     def __init__(
-        self, leases: LeaseTable, lease: Lease, extend: Callable[[], bool], is_cancelled: Callable[[], bool]
+        self, leases: LeaseTable, lease: Lease, extend: Callable[[], object], is_cancelled: Callable[[], bool]
     ) -> None:
         self.lease = lease
         """As it was last renewed; what to release afterwards."""
@@ -23,7 +23,7 @@ class LeaseKeeper:
         self._thread = threading.Thread(target=self._keep, name="lease-keeper", daemon=True)
 
     def should_stop(self) -> bool:
-        """Say whether the work is in vain: the run was cancelled, or the lease or the claim went to somebody else."""
+        """Say whether the work is in vain: the run was cancelled, or the lease went to somebody else."""
         return self._stop.is_set()
 
     def __enter__(self) -> "LeaseKeeper":
@@ -53,4 +53,7 @@ class LeaseKeeper:
         if renewed is None:
             return False
         self.lease = renewed
-        return self._extend()
+        # A claim that went to somebody else, as when partitions are shared out anew, ends nothing: whoever has it meets
+        # our lease and waits for our result.
+        self._extend()
+        return True

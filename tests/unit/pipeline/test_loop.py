@@ -13,6 +13,7 @@ from hagd.artifacts.reference import ArtifactRef
 from hagd.artifacts.store import ArtifactStore
 from hagd.errors import StoreFullError, UnknownNameError, WorkerDiedError
 from hagd.events.envelope import MAX_EVENT_BYTES, Envelope
+from hagd.events.log import Delivery
 from hagd.events.topics import RUN_CANCELLED, RUN_FAILED, dead_letter_topic, fact_topic, requested_topic
 from hagd.execution.executor import Task, TaskProgress, TaskResult
 from hagd.execution.inline import InlineExecutor
@@ -456,3 +457,38 @@ def test_a_config_that_a_stage_did_not_expect_fails_its_run_and_not_the_loop(wor
     assert outcome.failure is not None
     assert outcome.failure.message.startswith("TypeError: 'str' object")
     assert world.executor.tasks == []
+
+
+def test_a_task_whose_claim_goes_to_another_process_is_finished_where_it_is(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when partitions are shared out anew: what was begun is neither stopped nor begun twice."""
+    monkeypatch.setattr("hagd.pipeline.leasekeeper._LOOK_SECONDS", 0.01)
+    run_id = world.submit()
+    world.router.step()
+    loop, other = world.loops[0], world.loop("numbers", "other")
+    loop.leases.time_to_live_seconds = 0.03
+    renewed = threading.Event()
+
+    def extend(delivery: Delivery, seconds: float) -> bool:
+        found = MemoryEventLog.extend(world.log, delivery, seconds)
+        renewed.set()
+        return found
+
+    def rebalance(_: Task) -> None:
+        world.log.drop_claims()
+        assert other.step()
+        for _ in range(2):
+            renewed.clear()
+            renewed.wait(0.5)
+
+    world.log.extend = extend
+    world.executor.before = rebalance
+    assert loop.step()
+    assert (world.executor.tasks, world.statuses(run_id)[0]) == (["numbers"], "done")
+    assert ("numbers", "another process computes this; waiting") in world.reports
+    world.clock.advance(1.0)
+    assert other.step()
+    assert not other.step()
+    assert world.executor.tasks == ["numbers"]
+    assert len(world.log.read(requested_topic("total"))) == 1
