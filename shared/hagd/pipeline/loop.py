@@ -26,6 +26,7 @@ from hagd.errors import (
     HagdError,
     StoreFullError,
     UnavailableError,
+    UnservedVersionError,
     WorkerDiedError,
 )
 from hagd.events.envelope import SCHEMA_VERSION, Envelope, event_id
@@ -52,6 +53,7 @@ OnProgress = Callable[[str, float, float, str], None]
 MAX_WORKER_DEATHS: Final = 5
 MAX_HEALINGS: Final = 3
 RETRY_SECONDS: Final = (10.0, 120.0, 1800.0)
+"""Waits after errors of a task that may pass; after the last one it is given up."""
 BATCH_TURN: Final = 4
 """Every so many claims the batch lane goes first, so that it never stands still."""
 _PROGRESS_EVENT_SECONDS: Final = 2.0
@@ -324,16 +326,21 @@ class StageLoop:
             else:
                 self.watch.settled("interrupted")
                 self.log.release(delivery)
-        elif error.transient:
-            delay = RETRY_SECONDS[min(delivery.failures, len(RETRY_SECONDS) - 1)]
-            self.watch.retries(self.spec.id, delay)
-            self._report(delivery, 0.0, 0.0, f"{error.message}; trying again in {delay:.0f} s")
-            self.log.release(delivery, delay, failed=True)
+        elif isinstance(error, UnavailableError | UnservedVersionError):
+            # Nothing that the request did: it is waited out, however long, and counts for nothing afterwards.
+            self._try_later(delivery, error, RETRY_SECONDS[0])
+        elif error.transient and delivery.failures < len(RETRY_SECONDS):
+            self._try_later(delivery, error, RETRY_SECONDS[delivery.failures], failed=True)
         elif self._heal(envelope, inputs, lost=envelope.part == JOIN and isinstance(error, ArtifactNotFoundError)):
             self.watch.settled("healed")
             self.log.ack(delivery)
         else:
             self._fail(delivery, failure_of(error))
+
+    def _try_later(self, delivery: Delivery, error: HagdError, delay: float, *, failed: bool = False) -> None:
+        self.watch.retries(self.spec.id, delay)
+        self._report(delivery, 0.0, 0.0, f"{error.message}; trying again in {delay:.0f} s")
+        self.log.release(delivery, delay, failed=failed)
 
     def _heal(self, envelope: Envelope, inputs: Iterable[ArtifactRef], *, lost: bool) -> bool:
         """Start the run again when an input of the task is lost or damaged: its stage then computes it anew.

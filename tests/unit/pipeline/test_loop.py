@@ -20,7 +20,7 @@ from hagd.execution.inline import InlineExecutor
 from hagd.execution.wire import Failure
 from hagd.pipeline.contract import task_key
 from hagd.pipeline.dead_letters import dead_letters
-from hagd.pipeline.loop import StageLoop
+from hagd.pipeline.loop import RETRY_SECONDS, StageLoop
 from hagd.pipeline.request import PlanEntry, Request
 from hagd.pipeline.router import RequestRouter
 from hagd.pipeline.runs import RunStore
@@ -211,24 +211,42 @@ def test_a_task_that_kills_five_workers_fails_and_may_be_tried_again_later(world
     assert world.statuses(other) == ["done", "done", "done"]
 
 
-def test_an_outage_is_waited_out_in_growing_steps(world: World, tmp_path: Path) -> None:
-    run_id = world.submit(trouble=trouble(tmp_path, "outage", "outage"))
+def test_an_outage_that_a_worker_meets_is_waited_out_however_long(world: World, tmp_path: Path) -> None:
+    run_id = world.submit(trouble=trouble(tmp_path, *["outage"] * 13))
+    for _ in range(13):
+        world.drive()
+        assert world.statuses(run_id) == ["done", "running", "pending"]
+        assert ("total", "the hub does not answer; trying again in 10 s") in world.reports
+        world.reports.clear()
+        world.clock.advance(10)
     world.drive()
-    assert world.statuses(run_id) == ["done", "running", "pending"]
-    assert ("total", "the hub does not answer; trying again in 10 s") in world.reports
-    world.clock.advance(10)
+    assert world.statuses(run_id) == ["done", "done", "done"]
+
+
+def test_another_error_that_may_pass_is_waited_out_in_growing_steps_and_then_ends_the_run(
+    world: World, tmp_path: Path
+) -> None:
+    run_id = world.submit(trouble=trouble(tmp_path, *["busy"] * 4))
+    for seconds in RETRY_SECONDS:
+        world.drive()
+        assert ("total", f"too many of them; trying again in {seconds:.0f} s") in world.reports
+        assert world.runs.outcome(run_id) is None
+        world.clock.advance(seconds)
     world.drive()
-    assert world.statuses(run_id)[1] == "running"
-    assert ("total", "the hub does not answer; trying again in 120 s") in world.reports
-    world.clock.advance(120)
-    world.drive()
-    assert world.runs.outcome(run_id) is not None
+    assert world.runs.outcome(run_id) == Outcome("failed", "total", Failure("quota-exceeded", "too many of them"))
+    assert len(world.log.read(dead_letter_topic("total"))) == 1
+
+
+def test_an_outage_does_not_lengthen_the_wait_after_another_error(world: World, tmp_path: Path) -> None:
+    world.submit(trouble=trouble(tmp_path, "outage", "outage", "busy"))
+    world.drive(rounds=40, idle_seconds=1.0)
+    assert ("total", "too many of them; trying again in 10 s") in world.reports
 
 
 def test_waits_for_somebody_elses_lease_do_not_lengthen_the_first_wait_after_an_error(
     world: World, tmp_path: Path
 ) -> None:
-    world.submit(trouble=trouble(tmp_path, "outage"))
+    world.submit(trouble=trouble(tmp_path, "busy"))
     assert world.router.step()
     assert world.loops[0].step()
     delivery = world.log.claim([requested_topic("total")], 60)
@@ -239,7 +257,7 @@ def test_waits_for_somebody_elses_lease_do_not_lengthen_the_first_wait_after_an_
     assert delivery is not None
     world.log.release(delivery)
     world.drive()
-    assert ("total", "the hub does not answer; trying again in 10 s") in world.reports
+    assert ("total", "too many of them; trying again in 10 s") in world.reports
 
 
 def test_a_full_disk_reaches_the_caller_and_the_request_is_kept(world: World, tmp_path: Path) -> None:

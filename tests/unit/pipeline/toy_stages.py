@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hagd.artifacts.document import Document
-from hagd.errors import AccuracyGateError, InvalidInputError, StoreFullError, UnavailableError
+from hagd.errors import AccuracyGateError, InvalidInputError, QuotaExceededError, StoreFullError, UnavailableError
 from hagd.pipeline.contract import Config, Sharding, StageContext, StageSpec
 
 Documents = Mapping[str, Document]
@@ -100,6 +100,7 @@ def make_trouble(config: Config) -> None:
         "gate": AccuracyGateError("the model knows 3 of 7", "train it longer"),
         "defect": ZeroDivisionError("by 0"),
         "outage": UnavailableError("the hub does not answer"),
+        "busy": QuotaExceededError("too many of them"),
         "full": StoreFullError("no room left", "free some space"),
     }
     raise errors[lines[0]]
