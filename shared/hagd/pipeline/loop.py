@@ -84,7 +84,7 @@ class StageLoop:
     watch: StageWatch = field(default_factory=StageWatch)
     """Told what happens here, for whoever observes the process."""
     places: Places = field(default_factory=Places)
-    """Which tasks of the stage may be at work at once, shared by its loops."""
+    """Which tasks may be at work at once, shared by all loops of the executor."""
     rest: RestWatch | None = None
     """Says when the stage is to rest, shared by its loops; a watch of its own when None."""
     spare: bool = False
@@ -195,9 +195,14 @@ class StageLoop:
                     self._lease(delivery, work, shards, place)
 
     def _hold(self, delivery: Delivery) -> bool:
-        """Keep a request that waits; False when the loop is to end, or the request is not ours any more."""
+        """Keep a request that waits; False when the loop is to end, or the request is over or not ours any more."""
+        envelope = delivery.envelope
         if self.stop.is_set() or self.draining.is_set():
             self.log.release(delivery)
+        elif self.runs.is_cancelled(envelope.run_id, envelope.generation) and self._is_over(envelope):
+            self.watch.settled("over")
+            self.log.ack(delivery)
+            return False
         elif self.log.extend(delivery, CLAIM_SECONDS):
             return True
         self.watch.settled("interrupted")

@@ -1,4 +1,4 @@
-"""The places of a stage: how many of its tasks may be at work at once in one process, however many loops it has.
+"""The places of a process: how many tasks may be at work in it at once, however many loops and stages it has.
 
 There are more loops than places, so that results that are there are passed on while all places are taken, and so that
 a worker has its next task while the result of its last one is still being announced.
@@ -30,7 +30,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Places:
-    """Shared by the loops of a stage."""
+    """Shared by the loops that share an executor."""
 
     free: threading.Semaphore | None = None
     """As many as there are places; None: every loop has one."""

@@ -174,8 +174,9 @@ class Wiring:
         """Give a loop for every stage and every task that may run at a time, and a few beside."""
         stop, draining, clock = threading.Event(), threading.Event(), SystemClock()
         workers, loops = self.config.executor.workers, list[StageLoop]()
+        # All stages share the workers: with places of one stage alone, a task would wait for one and hold its lease.
+        places = Places(threading.Semaphore(workers))
         for spec in self.stages.values():
-            places = Places(threading.Semaphore(workers))
             rest = RestWatch(StageControl(self.store), spec.id, clock)
             watches = [StageWatch(self.meter, clock) for _ in range(workers + max(workers, _SPARE_LOOPS))]
             declare_stage(spec.id, watches, workers, self.log, self.meter, clock)

@@ -86,6 +86,21 @@ def test_a_run_that_is_cancelled_while_it_waits_for_a_place_is_never_begun(world
     assert (outcome and outcome.status, world.executor.tasks, places.given_back) == ("cancelled", [], 1)
 
 
+def test_a_run_that_is_cancelled_ends_before_a_place_is_free(world: World) -> None:
+    run_id = asked(world, "first", steps=7)
+
+    def meanwhile() -> bool:
+        assert not world.runs.is_cancelled(run_id, 0), "still waits"
+        world.runs.cancel(run_id)
+        return False
+
+    loop = first_loop(world, Taken(meanwhile))
+    assert loop.step()
+    assert not loop.step()
+    outcome = world.runs.outcome(run_id)
+    assert (outcome and outcome.status, world.executor.tasks) == ("cancelled", [])
+
+
 def test_who_is_told_to_stop_while_waiting_gives_the_request_back(world: World) -> None:
     run_id = asked(world, "first", steps=7)
     places = Taken()
