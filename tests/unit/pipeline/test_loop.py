@@ -15,6 +15,7 @@ from hagd.errors import StoreFullError, UnknownNameError, WorkerDiedError
 from hagd.events.envelope import MAX_EVENT_BYTES, Envelope
 from hagd.events.log import Delivery
 from hagd.events.topics import RUN_CANCELLED, RUN_FAILED, dead_letter_topic, fact_topic, requested_topic
+from hagd.execution.checkpoints import load_checkpoint
 from hagd.execution.executor import Task, TaskProgress, TaskResult
 from hagd.execution.inline import InlineExecutor
 from hagd.execution.wire import Failure
@@ -510,3 +511,29 @@ def test_a_task_whose_claim_goes_to_another_process_is_finished_where_it_is(
     assert not other.step()
     assert world.executor.tasks == ["numbers"]
     assert len(world.log.read(requested_topic("total"))) == 1
+
+
+def test_a_cancel_costs_who_waits_for_the_same_only_what_came_after_the_last_checkpoint(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hagd.pipeline.leasekeeper._LOOK_SECONDS", 0.01)
+    first, second = world.submit("first", steps=7), world.submit("second", steps=7)
+    while world.router.step():
+        pass
+    other, found = world.loop("numbers", "other"), list[int]()
+
+    def cancel(task: Task) -> None:
+        saved = load_checkpoint(world.store, task.task_key)
+        found.append(saved[0] if saved is not None else 0)
+        if len(found) == 1:
+            assert other.step(), "the second run waits"
+            world.runs.cancel(first)
+            # It ends once it has seen that.
+            [thread.join(10.0) for thread in threading.enumerate() if thread.name == "lease-keeper"]
+
+    world.executor.before = cancel
+    assert world.loops[0].step()
+    world.drive(idle_seconds=1.0)
+    assert world.runs.outcome(first) == Outcome("cancelled", "numbers")
+    assert world.statuses(second) == ["done", "done", "done"]
+    assert found[:2] == [0, 1]
