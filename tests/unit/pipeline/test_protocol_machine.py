@@ -1,7 +1,9 @@
 """The run protocol under random faults: processes that die between any two calls, lost workers, damaged artifacts,
-cancels and repeated submissions, over a log, a store and a clock in memory. The invariants are those of the design:
+cancels, repeated submissions and events, claims that go to others and collections at any time, over a log, a store and
+a clock in memory. The invariants are those of the design:
 
-- a request is acknowledged only when its result and what follows from it are written, or nobody waits for it;
+- a request is acknowledged only when its result, the fact that tells of it and what follows from it are written, or its
+  run has ended and that was told;
 - one key is never computed twice at once;
 - a collection takes nothing that a run needs;
 - once faults end, every run that was accepted has exactly one outcome, and the bytes of its result are those of an
@@ -22,14 +24,16 @@ from hagd.artifacts.store import ArtifactStore
 from hagd.errors import WorkerDiedError
 from hagd.events.envelope import Envelope
 from hagd.events.log import Delivery
-from hagd.events.topics import LANES, Lane, requested_topic
+from hagd.events.topics import LANES, RUN_CANCELLED, RUN_FAILED, Lane, fact_topic, requested_topic
 from hagd.execution.executor import Task, TaskProgress, TaskResult
 from hagd.execution.inline import InlineExecutor
 from hagd.pipeline.housekeeping import collect
 from hagd.pipeline.loop import MAX_HEALINGS, StageLoop
 from hagd.pipeline.router import RequestRouter
 from hagd.pipeline.runs import RunStore
+from hagd.pipeline.state import Outcome
 from hagd.pipeline.submission import submit
+from hagd.pipeline.work import JOIN
 from hagd.testing import ManualClock, MemoryEventLog, MemoryStore
 from unit.pipeline.test_loop import World, request
 from unit.pipeline.toy_stages import STAGES
@@ -116,12 +120,14 @@ class ProtocolMachine(RuleBasedStateMachine):
         self.cancelled: set[str] = set()
         self.computing: list[str] = []
         self.deaths = self.damages = 0
-        self.meddle: Callable[[], None] | None = None
+        self.meddle: tuple[str, Callable[[], None]] | None = None
+        """What somebody does meanwhile, before a task is computed or after."""
         self.started = 0
         self.processes: list[Process] = []
 
-    @initialize()
-    def start(self) -> None:
+    @initialize(tells_repeats=st.booleans())
+    def start(self, tells_repeats: bool) -> None:
+        self.log.tells_repeats = tells_repeats
         self.processes = [self.new_process() for _ in range(2)]
 
     def new_process(self) -> Process:
@@ -134,15 +140,21 @@ class ProtocolMachine(RuleBasedStateMachine):
         assert task.task_key not in self.computing, "one key is computed twice at once"
         self.computing.append(task.task_key)
         try:
-            if self.meddle is not None:
-                meddle, self.meddle = self.meddle, None
-                meddle()
+            self.let_meddle("before")
             if self.deaths:
                 self.deaths -= 1
                 raise WorkerDiedError("the worker was killed by SIGKILL")
-            return InlineExecutor().execute(task, store, on_progress, should_stop)
+            result = InlineExecutor().execute(task, store, on_progress, should_stop)
+            # Outputs are in the store, and nothing names them yet.
+            self.let_meddle("after")
+            return result
         finally:
             self.computing.remove(task.task_key)
+
+    def let_meddle(self, when: str) -> None:
+        if self.meddle is not None and self.meddle[0] == when:
+            (_, meddle), self.meddle = self.meddle, None
+            meddle()
 
     def close(self) -> None:
         """Nothing to end."""
@@ -150,8 +162,12 @@ class ProtocolMachine(RuleBasedStateMachine):
     def check_ack(self, delivery: Delivery) -> None:
         topic, envelope = delivery.record.topic, delivery.envelope
         run_id, generation = envelope.run_id, envelope.generation
-        over = self.runs.generation(run_id) != generation or self.runs.outcome(run_id, generation) is not None
-        if over:
+        if self.runs.generation(run_id) != generation:
+            return
+        outcome = self.runs.outcome(run_id, generation)
+        if outcome is not None:
+            # Who hands requests on ends no run, so whoever ended this one has yet to acknowledge another event.
+            assert topic in ENTRIES or self.is_told(outcome, run_id, generation), "the end was not told"
             return
         if topic in ENTRIES:
             # In the lane of the stored request, which a later one of the same id may have changed.
@@ -162,14 +178,23 @@ class ProtocolMachine(RuleBasedStateMachine):
         index = STAGE_IDS.index(TOPICS[topic])
         state = self.runs.stages(run_id, generation)[index]
         shards = self.runs.shards(run_id, generation, index, state.stage_id)
-        if shards and state.status == "running":
+        if shards and envelope.part != JOIN:
             self.check_ack_of_part(topic, envelope, shards)
             return
         assert state.status in ("done", "cached")
         assert read_manifest(self.store, state.task_key) is not None
+        assert self.holds(fact_topic(state.stage_id), run_id, generation), "the result was not told"
         following = requested_topic(envelope.plan[index + 1].stage_id, envelope.lane)
-        waiting = [it.envelope for it in self.log.read(following)]
-        assert any((it.run_id, it.generation) == (run_id, generation) for it in waiting), "the next stage was not asked"
+        assert self.holds(following, run_id, generation), "the next stage was not asked"
+
+    def is_told(self, outcome: Outcome, run_id: str, generation: int) -> bool:
+        ends = {"cancelled": RUN_CANCELLED, "failed": RUN_FAILED}
+        return self.holds(ends.get(outcome.status, fact_topic(outcome.stage_id)), run_id, generation)
+
+    def holds(self, topic: str, run_id: str, generation: int) -> bool:
+        """Say whether a topic has an event of a generation of a run."""
+        events = (it.envelope for it in self.log.read(topic))
+        return any((it.run_id, it.generation) == (run_id, generation) for it in events)
 
     def check_ack_of_part(self, topic: str, envelope: Envelope, shards: Sequence[str]) -> None:
         """A divided task waits as its shards; the last of them to be done asks for the join."""
@@ -182,7 +207,7 @@ class ProtocolMachine(RuleBasedStateMachine):
         if envelope.part == "":
             assert asked >= {str(number) for number in range(len(shards))}, "a shard was not asked for"
         elif all(read_manifest(self.store, key) is not None for key in shards):
-            assert "join" in asked, "nobody joins"
+            assert JOIN in asked, "nobody joins"
 
     @rule(
         name=st.sampled_from("abc"),
@@ -208,13 +233,25 @@ class ProtocolMachine(RuleBasedStateMachine):
         if process.dead:
             self.processes[which] = self.new_process()
 
-    @rule(stage=st.sampled_from(STAGE_IDS), seconds=st.sampled_from([0.0, 20.0]))
-    def step_while_another_looks_on(self, stage: str, seconds: float) -> None:
-        def look() -> None:
+    @rule(
+        stage=st.sampled_from(STAGE_IDS),
+        when=st.sampled_from(["before", "after"]),
+        seconds=st.sampled_from([0.0, 20.0]),
+        rebalances=st.booleans(),
+        collects=st.booleans(),
+    )
+    def step_while_another_meddles(
+        self, stage: str, when: str, seconds: float, rebalances: bool, collects: bool
+    ) -> None:
+        def meddle() -> None:
             self.clock.advance(seconds)
+            if rebalances:
+                self.rebalance()
+            if collects:
+                self.collect_garbage()
             self.let(self.processes[1], stage)
 
-        self.meddle = look
+        self.meddle = when, meddle
         self.let(self.processes[0], stage)
         self.meddle = None
 
@@ -240,6 +277,17 @@ class ProtocolMachine(RuleBasedStateMachine):
     def damage(self, data: st.DataObject) -> None:
         self.damages += 1
         self.store.blobs[data.draw(st.sampled_from(sorted(self.store.blobs)))] = b"rotten"
+
+    @rule()
+    def rebalance(self) -> None:
+        self.log.drop_claims()
+
+    @precondition(lambda self: self.accepted)
+    @rule(data=st.data(), topic=st.sampled_from(sorted({*TOPICS, *ENTRIES})))
+    def send_again(self, data: st.DataObject, topic: str) -> None:
+        events = self.log.read(topic)
+        if events:
+            self.log.append(topic, data.draw(st.sampled_from(events)).envelope)
 
     @rule()
     def collect_garbage(self) -> None:
@@ -285,6 +333,6 @@ class ProtocolMachine(RuleBasedStateMachine):
 
 
 ProtocolMachine.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=300, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestProtocol = ProtocolMachine.TestCase
