@@ -47,6 +47,9 @@ class MemoryStore:
     blobs: dict[str, bytes] = field(default_factory=dict[str, bytes])
     """By digest; tests damage an artifact by writing here."""
     objects: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    clock: Clock = field(default_factory=ManualClock)
+    """Says when a blob is put."""
+    _put_at: dict[str, float] = field(default_factory=dict[str, float])
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -56,7 +59,7 @@ class MemoryStore:
     def put_blob(self, data: bytes | Pieces, media_type: str) -> ArtifactRef:
         whole = data if isinstance(data, bytes) else b"".join(data())
         digest = hashlib.sha256(whole).hexdigest()
-        self.blobs[digest] = whole
+        self.blobs[digest], self._put_at[digest] = whole, self.clock.now()
         return ArtifactRef(digest, len(whole), media_type)
 
     def get_blob(self, ref: ArtifactRef) -> bytes:
@@ -77,6 +80,9 @@ class MemoryStore:
 
     def delete_blob(self, ref: ArtifactRef) -> None:
         self.blobs.pop(ref.sha256, None)
+
+    def blob_put_at(self, ref: ArtifactRef) -> float | None:
+        return self._put_at[ref.sha256] if ref.sha256 in self.blobs else None
 
     def list_blobs(self) -> Iterator[tuple[str, int]]:
         yield from [(digest, len(data)) for digest, data in self.blobs.items()]
