@@ -52,12 +52,14 @@ def refuse(envelope: Envelope, stage_id: str, failure: Failure, attempts: int, l
 
 
 def dead_letters(log: EventLog, runs: RunStore, stage_ids: Iterable[str]) -> Iterator[DeadLetter]:
-    """Give the dead letters of some stages, oldest first within a stage."""
+    """Give the dead letters of some stages, oldest first within a stage, each once though the log may hold it twice."""
     for stage_id in stage_ids:
-        position = START
+        position, seen = START, set[str]()
         while page := log.read(dead_letter_topic(stage_id), position, _PAGE):
             for record in page:
-                yield _read(record.envelope, stage_id, runs)
+                if record.envelope.id not in seen:
+                    seen.add(record.envelope.id)
+                    yield _read(record.envelope, stage_id, runs)
             position = advance(position, page)
 
 

@@ -1,6 +1,7 @@
 """What a stage gives up is kept with its reason, and goes on once somebody replays it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,18 @@ def test_an_id_that_fits_no_letter_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="0 dead letters"):
         find_dead_letter(world.log, world.runs, STAGES, "zz")
     assert find_dead_letter(world.log, world.runs, STAGES, "").failure.kind == "accuracy-gate"
+
+
+def test_a_letter_that_the_log_holds_twice_is_one(tmp_path: Path) -> None:
+    world, run_id = failed(tmp_path)
+    (letter,) = letters(world)
+    # As in a log over a network, which cannot tell that it holds an event already.
+    entry = next(it for it in world.log._entries if it.record.envelope.id == letter.id)
+    world.log._entries.append(replace(entry, record=replace(entry.record, offset=len(world.log._entries) + 1)))
+    assert letters(world) == [letter]
+    found = find_dead_letter(world.log, world.runs, STAGES, letter.id)
+    assert replay(found, world.runs, world.log) == 1
+    assert world.runs.generation(run_id) == 1
 
 
 def test_the_command_line_lists_shows_and_replays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
