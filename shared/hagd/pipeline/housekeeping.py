@@ -65,7 +65,7 @@ def usage(store: ArtifactStore, runs: RunStore) -> Usage:
 
 
 def delete_run(runs: RunStore, run_id: str) -> None:
-    """Forget a run; what only it needed goes with the next collections.
+    """Forget a run; what only it needed goes with the next collections, which also finish an interrupted deletion.
 
     Raises:
         UnknownNameError: there is no such run.
@@ -96,6 +96,8 @@ def collect(
     needed_tasks = set(_task_keys(runs)) | set(_leased(store, leases))
     dropped = [key for key in candidates if key not in needed_tasks]
     if not dry_run:
+        for run_id in runs.remnants():
+            runs.delete(run_id)
         dropped = [key for key in dropped if _forget(store, key, leases)]
     needed = set(_needed_blobs(store, runs, needed_tasks))
     sizes = {digest: size for digest, size in store.list_blobs() if digest not in needed}

@@ -151,6 +151,30 @@ def test_a_run_that_has_not_ended_is_not_deleted() -> None:
         delete_run(world.runs, run_id)
 
 
+def test_a_deletion_that_was_interrupted_leaves_no_run_and_is_finished_by_a_collection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, (gone, kept) = finished("one", "two")
+    steps, delete = iter(range(3)), world.store.delete
+
+    def delete_until_the_end(key: str) -> None:
+        if next(steps, None) is None:
+            raise KeyboardInterrupt
+        delete(key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store, "delete", delete_until_the_end)
+        with pytest.raises(KeyboardInterrupt):
+            delete_run(world.runs, gone)
+    assert world.store.list(f"runs/{gone}/")
+    assert world.runs.list() == [kept]
+    assert gc(world, dry_run=True).manifests == 3
+    assert world.store.list(f"runs/{gone}/")
+    gc(world)
+    assert world.store.list(f"runs/{gone}/") == []
+    assert world.runs.get(kept).outcome is not None
+
+
 def test_of_two_collectors_one_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     world, (gone, _) = finished("one", "two")
     delete_run(world.runs, gone)
