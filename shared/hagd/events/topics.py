@@ -29,6 +29,11 @@ def requested_topic(stage_id: str, lane: Lane = "interactive") -> str:
     return f"hagd.{stage_id}.requested{_LANE_PARTS[lane]}.v1"
 
 
+def stage_of(topic: str) -> str:
+    """Give the stage whose loop reads a topic that `requested_topic` names."""
+    return topic.removeprefix("hagd.").rpartition(".requested")[0]
+
+
 def dead_letter_topic(stage_id: str) -> str:
     """Give the topic on which requests lie that a stage gave up."""
     return f"hagd.{stage_id}.dead.v1"

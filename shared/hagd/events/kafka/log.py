@@ -28,7 +28,8 @@ from hagd.events.kafka.settings import KafkaSettings
 from hagd.events.kafka.unfinished import unfinished_events
 from hagd.events.kafka.window import Held, PartitionWindow
 from hagd.events.log import START, Delivery, Position, ReadRecord, Record
-from hagd.events.topics import RETRY_TIERS, is_work_topic, retry_topic, unreadable_topic
+from hagd.events.topics import RETRY_TIERS, is_work_topic, retry_topic, stage_of, unreadable_topic
+from hagd.telemetry.metrics import REQUESTS_SETTLED, Meter, SilentMeter
 from hagd.telemetry.traceparent import HEADER
 
 _LOOK_SECONDS: Final = 0.25
@@ -61,6 +62,7 @@ class KafkaEventLog:
         *,
         clock: Clock | None = None,
         readers: Mapping[str, ReadRecord] | None = None,
+        meter: Meter | None = None,
     ) -> None:
         """Prepare the log; connections are made when they are first needed.
 
@@ -68,8 +70,9 @@ class KafkaEventLog:
             settings: where the brokers are.
             clock: time; the machine's when None.
             readers: by topic, what reads it where other systems write to it too.
+            meter: is told of what waits for a newer release; nobody is when None.
         """
-        self._settings, self._clock = settings, clock or SystemClock()
+        self._settings, self._clock, self._meter = settings, clock or SystemClock(), meter or SilentMeter()
         self._readers = dict(readers or {})
         self._reader = TopicReader(settings)
         self._writer = KafkaWriter(settings, self._reader.exists)
@@ -228,6 +231,7 @@ class KafkaEventLog:
     def _put_off(self, taken: _Taken, error: HagdError) -> None:
         """Let what a newer reader will understand wait, as it is, out of the way where there is a retry topic."""
         _LOG.warning("a record of %s waits: %s", taken.topic, error.message)
+        self._meter.add(REQUESTS_SETTLED, stage=stage_of(taken.asked), outcome="unserved")
         held, tier = taken.held, min(RETRY_TIERS)
         free_at = self._clock.now() + tier
         with self._changed:

@@ -1,5 +1,6 @@
 """What the Kafka log promises beyond the port, against a real broker: offsets, rebalances, retries, poison, outages."""
 
+import json
 import os
 import secrets
 import signal
@@ -20,13 +21,13 @@ from kafka.structs import TopicPartition
 
 from hagd.artifacts.clock import Clock
 from hagd.errors import InvalidInputError, UnavailableError
-from hagd.events.envelope import MAX_EVENT_BYTES
+from hagd.events.envelope import MAX_EVENT_BYTES, SCHEMA_VERSION
 from hagd.events.kafka.log import KafkaEventLog
 from hagd.events.kafka.settings import KafkaSettings
 from hagd.events.kafka.window import WINDOW_OFFSETS
 from hagd.events.log import START, Delivery, advance
-from hagd.events.topics import retry_topic, unreadable_topic
-from hagd.testing import ManualClock
+from hagd.events.topics import retry_topic, stage_of, unreadable_topic
+from hagd.testing import ManualClock, RecordingMeter
 from kafka_logs import event, fresh_topic, joined, owned, settings
 from servers.kafka import running_kafka
 from servers.places import has_kafka
@@ -265,6 +266,20 @@ def test_what_is_no_event_is_put_away_with_the_reason_and_the_next_comes(
     assert kept.value == (whole if len(whole) <= MAX_EVENT_BYTES else whole[: 64 << 10])
     assert dict(kept.headers)["hagd-reason"].startswith(b"not an event")
     assert dict(kept.headers)["hagd-source"] == f"{topic}/0/0".encode()
+
+
+def test_what_a_newer_release_will_read_waits_and_is_counted(opened: Opening, kafka_address: str) -> None:
+    topic, meter = fresh_topic(kafka_address), RecordingMeter()
+    log = KafkaEventLog(settings(kafka_address, patience_seconds=1.0), meter=meter)
+    producer = KafkaProducer(bootstrap_servers=kafka_address)
+    newer = json.loads(event("a").encode()) | {"schema_version": SCHEMA_VERSION + 1, "plan": "in another form"}
+    producer.send(topic, json.dumps(newer).encode()).get(20)
+    producer.close()
+    told = ("hagd_requests_settled_total", stage_of(topic), "unserved")
+    try:
+        eventually(lambda: log.claim([topic], 60) is None and meter.values.get(told) == 1.0)
+    finally:
+        log.close()
 
 
 def raw(address: str, topic: str) -> list[Any]:
