@@ -14,7 +14,7 @@ from hagd.artifacts.reference import ArtifactRef
 from hagd.artifacts.store import Pieces, StoredObject
 from hagd.errors import ArtifactNotFoundError, CancelledError, CorruptArtifactError
 from hagd.events.envelope import Envelope
-from hagd.events.log import START, Delivery, Position, Record
+from hagd.events.log import START, Delivery, Position, Record, UnreadableRecord
 from hagd.telemetry.metrics import Metric
 
 __all__ = ["ManualClock", "MemoryEventLog", "MemoryStore", "RecordingContext", "RecordingMeter"]
@@ -185,6 +185,9 @@ class MemoryEventLog:
     def waiting(self, topics: Sequence[str], limit: int = 1000) -> list[Record]:
         with self._lock:
             return [it.record for it in self._entries if not it.done and it.record.topic in topics][:limit]
+
+    def unreadable(self, topic: str, limit: int = 1000) -> list[UnreadableRecord]:  # noqa: ARG002
+        return []
 
     def close(self) -> None:
         """Nothing to close."""

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 from hagd.artifacts.clock import Clock, SystemClock
 from hagd.errors import CorruptArtifactError, HagdError, StoreFullError, UnavailableError
 from hagd.events.envelope import Envelope
-from hagd.events.log import START, Delivery, Position, Record
+from hagd.events.log import START, Delivery, Position, Record, UnreadableRecord
 
 T = TypeVar("T")
 _Call = tuple[Callable[[sqlite3.Connection], Any], Future[Any]]
@@ -118,6 +118,9 @@ class SqliteEventLog:
         """  # noqa: S608 - question marks are put in
         rows = self._do(lambda db: db.execute(statement, (*topics, limit)).fetchall())
         return [_record(*row) for row in rows]
+
+    def unreadable(self, topic: str, limit: int = 1000) -> list[UnreadableRecord]:  # noqa: ARG002
+        return []
 
     def close(self) -> None:
         with self._gate:

@@ -173,3 +173,4 @@ def _declare_requests(stage_id: str, log: EventLog, meter: Meter, clock: Clock) 
     # An alert sees a counter grow, and nothing of one that begins with its first event.
     meter.add(metrics.REQUESTS_SETTLED, 0.0, stage=stage_id, outcome="unserved")
     meter.add(metrics.DEAD_LETTERS, 0.0, stage=stage_id)
+    meter.add(metrics.UNREADABLE_RECORDS, 0.0, stage=stage_id)

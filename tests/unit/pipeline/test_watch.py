@@ -153,6 +153,7 @@ def test_counters_that_an_alert_watches_are_there_before_their_first_event(world
     for stage in ("numbers", ENTRY_STAGE):
         assert world.meter.values["hagd_requests_settled_total", stage, "unserved"] == 0.0
         assert world.meter.values["hagd_dead_letters_total", stage] == 0.0
+        assert world.meter.values["hagd_unreadable_records_total", stage] == 0.0
     assert world.told("lease_takeovers_total") == 0.0
 
 
