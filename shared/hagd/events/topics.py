@@ -9,6 +9,8 @@ LANES: Final[tuple[Lane, ...]] = ("interactive", "batch")
 ENTRY_STAGE: Final = "extraction"
 """Under this name, as if it were a stage, requests come in and are handed to the first stage of their plan."""
 PROGRESSED: Final = "hagd.stage.progressed.v1"
+PASSING_SECONDS: Final = 24 * 3600.0
+"""How long progress is kept, because nobody asks for it later."""
 RUN_FAILED: Final = "hagd.run.failed.v1"
 RUN_CANCELLED: Final = "hagd.run.cancelled.v1"
 
