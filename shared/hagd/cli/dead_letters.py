@@ -29,6 +29,7 @@ def _to_json(letter: "DeadLetter") -> dict[str, Any]:
         "stage_id": letter.stage_id,
         "attempts": letter.attempts,
         "replayed": letter.replayed,
+        "refused": letter.refused,
         "error": letter.failure.to_json(),
     }
 
@@ -112,7 +113,8 @@ def show(letter: LetterArgument, folder: FolderArgument = None, as_json: JsonFla
             "error": f"{found.failure.kind}: {found.failure.message}",
             "hint": found.failure.hint or None,
             "config": dict(entry.config),
-            "replayed": "yes" if found.replayed else "no",
+            "replayed": found.replayed,
+            "refused": found.refused,
         }
     )
 

@@ -65,6 +65,8 @@ def test_a_letter_of_a_deleted_run_waits_for_nobody(tmp_path: Path) -> None:
     world.runs.delete(run_id)
     (letter,) = letters(world)
     assert letter.replayed
+    with pytest.raises(RunError, match="was deleted"):
+        replay(letter, world.runs, world.log)
 
 
 def test_an_id_that_fits_no_letter_is_refused(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_the_same_id_with_another_body_is_refused_and_the_first_run_goes_on_unto
     assert world.log.read(RUN_FAILED) == []
     (letter,) = dead_letters(world.log, world.runs, [ENTRY_STAGE])
     assert (letter.failure.kind, letter.envelope.run_id) == ("run-conflict", first)
-    with pytest.raises(RunError):
+    with pytest.raises(RunError, match="was refused"):
         replay(letter, world.runs, world.log)
     world.drive()
     assert world.runs.outcome(first) == Outcome("verified", "verdict")
