@@ -7,10 +7,10 @@ import pytest
 import structlog
 
 from hub_server import hub
-from ray_cluster import ray_address
+from ray_cluster import ray_address, ray_spans
 from real_servers import kafka_address, minio, moto, versitygw
 
-__all__ = ["hub", "kafka_address", "loggers", "minio", "moto", "ray_address", "versitygw"]
+__all__ = ["hub", "kafka_address", "loggers", "minio", "moto", "ray_address", "ray_spans", "versitygw"]
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from hagd.artifacts.clock import Clock
 from hagd.events.envelope import Envelope, PlanEntry
 from hagd.events.kafka.log import KafkaEventLog
 from hagd.events.kafka.settings import KafkaSettings
-from hagd.events.log import START, Delivery, Position, Record
+from hagd.events.log import START, Delivery, Position, Record, UnreadableRecord
 from hagd.events.topics import RETRY_TIERS, retry_topic, unreadable_topic
 
 
@@ -87,6 +87,9 @@ class OwnTopics:
 
     def waiting(self, topics: Sequence[str], limit: int = 1000) -> list[Record]:
         return self.inner.waiting([self._name(topic) for topic in topics], limit)
+
+    def unreadable(self, topic: str, limit: int = 1000) -> list[UnreadableRecord]:
+        return self.inner.unreadable(self._name(topic), limit)
 
     def close(self) -> None:
         self.inner.close()

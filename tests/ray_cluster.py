@@ -1,6 +1,7 @@
 """A Ray cluster of one node, one per test session, started when a test first asks for it.
 
-It has two CPUs and says that it has two GPUs, which nobody looks for: tests see where workers are placed.
+It has two CPUs and says that it has two GPUs, which nobody looks for: tests see where workers are placed. What workers
+do there is traced into a file.
 """
 
 import importlib.util
@@ -31,7 +32,13 @@ _PATIENCE: Final = {
 
 
 @pytest.fixture(scope="session")
-def ray_address() -> Iterator[str]:
+def ray_spans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the file into which the workers of the cluster write their spans."""
+    return tmp_path_factory.mktemp("ray") / "spans.jsonl"
+
+
+@pytest.fixture(scope="session")
+def ray_address(ray_spans: Path) -> Iterator[str]:
     """Give `host:port` of a cluster to which this process may connect as a driver."""
     if importlib.util.find_spec("ray") is None:
         reason = "no Ray: pip install 'hagd[ray]'"
@@ -44,12 +51,12 @@ def ray_address() -> Iterator[str]:
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         for name, value in {**token, **_PATIENCE, "RAY_USAGE_STATS_ENABLED": "0"}.items():
             monkeypatch.setenv(name, value)
-        with _running() as address:
+        with _running(ray_spans) as address:
             yield address
 
 
 @contextmanager
-def _running() -> Generator[str]:
+def _running(spans: Path) -> Generator[str]:
     # Not below the folder of the test: paths of its sockets may not be long.
     folder = tempfile.mkdtemp(prefix="ray-")
     with socket.socket() as taken:
@@ -58,7 +65,10 @@ def _running() -> Generator[str]:
     size = ["--num-cpus=2", "--num-gpus=2", "--object-store-memory=80000000"]
     place = [f"--port={port}", "--node-ip-address=127.0.0.1", f"--temp-dir={folder}", "--include-dashboard=false"]
     command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", *size, *place]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    paths = [path for path in [os.environ.get("PYTHONPATH", "")] if path]
+    paths.append(str(Path(__file__).parent))
+    own = {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "HAGD_TRACE_FILE": str(spans)}
+    environment = {**os.environ, **own}
     head = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         _await_start(head)

@@ -16,7 +16,7 @@ from hagd.artifacts.clock import SystemClock
 from hagd.artifacts.leases import LeaseTable
 from hagd.artifacts.store import ArtifactStore
 from hagd.events.envelope import Envelope
-from hagd.events.log import START, Delivery, EventLog, Position, Record
+from hagd.events.log import START, Delivery, EventLog, Position, Record, UnreadableRecord
 from hagd.events.topics import ENTRY_STAGE, requested_topic
 from hagd.execution.inline import InlineExecutor
 from hagd.pipeline.contract import StageSpec
@@ -131,6 +131,9 @@ class _NotingLog:
 
     def waiting(self, topics: Sequence[str], limit: int = 1000) -> list[Record]:
         return self._inner.waiting(topics, limit)
+
+    def unreadable(self, topic: str, limit: int = 1000) -> list[UnreadableRecord]:
+        return self._inner.unreadable(topic, limit)
 
     def close(self) -> None:
         self._inner.close()

@@ -93,6 +93,12 @@ def kills(journal: Sequence[Line]) -> int:
     return sum(line["what"] == "killed" for line in journal)
 
 
+def lapses(journal: Sequence[Line]) -> int:
+    """Say how often a holder could not renew its lease: it was stopped, or the store was away."""
+    held = sum(line["what"] == "fault" and line["point"] == "lease-takeover" for line in journal)
+    return held + sum(line["what"] == "stopped" for line in journal) + restarts(journal, "store")
+
+
 def at_once(found: Sequence[Computation]) -> int:
     """Say how many computations began while another of the same key was at work."""
     by_key: dict[str, list[Computation]] = {}

@@ -14,7 +14,7 @@ from hagd.artifacts.reference import ArtifactRef
 from hagd.artifacts.store import Pieces, StoredObject
 from hagd.errors import ArtifactNotFoundError, CancelledError, CorruptArtifactError
 from hagd.events.envelope import Envelope
-from hagd.events.log import START, Delivery, Position, Record
+from hagd.events.log import START, Delivery, Position, Record, UnreadableRecord
 from hagd.telemetry.metrics import Metric
 
 __all__ = ["ManualClock", "MemoryEventLog", "MemoryStore", "RecordingContext", "RecordingMeter"]
@@ -47,6 +47,9 @@ class MemoryStore:
     blobs: dict[str, bytes] = field(default_factory=dict[str, bytes])
     """By digest; tests damage an artifact by writing here."""
     objects: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    clock: Clock = field(default_factory=ManualClock)
+    """Says when a blob is put."""
+    _put_at: dict[str, float] = field(default_factory=dict[str, float])
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -56,7 +59,7 @@ class MemoryStore:
     def put_blob(self, data: bytes | Pieces, media_type: str) -> ArtifactRef:
         whole = data if isinstance(data, bytes) else b"".join(data())
         digest = hashlib.sha256(whole).hexdigest()
-        self.blobs[digest] = whole
+        self.blobs[digest], self._put_at[digest] = whole, self.clock.now()
         return ArtifactRef(digest, len(whole), media_type)
 
     def get_blob(self, ref: ArtifactRef) -> bytes:
@@ -77,6 +80,9 @@ class MemoryStore:
 
     def delete_blob(self, ref: ArtifactRef) -> None:
         self.blobs.pop(ref.sha256, None)
+
+    def blob_put_at(self, ref: ArtifactRef) -> float | None:
+        return self._put_at[ref.sha256] if ref.sha256 in self.blobs else None
 
     def list_blobs(self) -> Iterator[tuple[str, int]]:
         yield from [(digest, len(data)) for digest, data in self.blobs.items()]
@@ -189,6 +195,9 @@ class MemoryEventLog:
     def waiting(self, topics: Sequence[str], limit: int = 1000) -> list[Record]:
         with self._lock:
             return [it.record for it in self._entries if not it.done and it.record.topic in topics][:limit]
+
+    def unreadable(self, topic: str, limit: int = 1000) -> list[UnreadableRecord]:  # noqa: ARG002
+        return []
 
     def close(self) -> None:
         """Nothing to close."""

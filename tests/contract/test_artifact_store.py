@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hagd.artifacts.clock import SystemClock
 from hagd.artifacts.filesystem import FilesystemStore
 from hagd.artifacts.reference import ArtifactRef
 from hagd.artifacts.s3 import S3Store
@@ -111,6 +112,22 @@ def test_listing_blobs_gives_every_digest_with_its_size_and_no_objects(store: Ar
     assert sorted(store.list_blobs()) == sorted((ref.sha256, ref.bytes) for ref in refs)
     store.delete_blob(refs[1])
     assert len(list(store.list_blobs())) == 2
+
+
+def test_a_blob_that_is_put_again_is_young_again(store: ArtifactStore) -> None:
+    clock = store.clock if isinstance(store, MemoryStore) else SystemClock()
+    ref = store.put_blob(b"abc", "text/plain")
+    first = store.blob_put_at(ref)
+    assert first is not None
+    # Some servers tell whole seconds.
+    assert -2 < clock.now() - first < 60
+    clock.sleep(1.1)
+    store.put_blob(b"abc", "text/plain")
+    again = store.blob_put_at(ref)
+    assert again is not None
+    assert again > first
+    store.delete_blob(ref)
+    assert store.blob_put_at(ref) is None
 
 
 def test_the_first_writer_of_an_object_wins(store: ArtifactStore) -> None:

@@ -177,6 +177,11 @@ def test_events_wait_until_they_are_finished_whether_they_are_claimed_or_not(log
     assert [record.envelope.id for record in log.waiting(["t"])] == ["b"]
 
 
+def test_nothing_was_put_away_where_only_events_were_written(log: EventLog) -> None:
+    log.append("t", event("a"))
+    assert log.unreadable("t") == []
+
+
 def test_a_trace_travels_with_an_event(log: EventLog) -> None:
     trace = f"00-{'ab' * 16}-{'cd' * 8}-01"
     log.append("t", replace(event("a"), traceparent=trace))

@@ -31,11 +31,11 @@ class Service:
 
 
 @contextlib.contextmanager
-def service_process(root: Path) -> Generator[Service]:
-    """Start a service that works off all toy stages; it has ended on the way out."""
+def service_process(root: Path, *arguments: str) -> Generator[Service]:
+    """Start a service that works off all toy stages, with more arguments; it has ended on the way out."""
     stages = ",".join(f"toy-{place}" for place in PLACES)
     command = [sys.executable, "-m", "hagd_transcoder", "--root", str(root), "--listen", "127.0.0.1:0"]
-    command += ["--threads", "1", "--stages", stages, "--metrics", "0", "--until-eof"]
+    command += ["--threads", "1", "--stages", stages, "--metrics", "0", "--until-eof", *arguments]
     log = root.parent / f"{root.name}.log"
     with log.open("wb") as stderr:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr)

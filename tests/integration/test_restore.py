@@ -35,17 +35,26 @@ class Place:
         self.loops = [StageLoop(spec, *parts, LeaseTable(self.store, clock), clock) for spec in STAGES.values()]
 
     def submit(self, name: str, journal: Path, seed: int = 3) -> str:
-        configs: dict[str, dict[str, Any]] = {"numbers": {"seed": seed}, "verdict": {"threshold": -100.0}}
-        plan = tuple(
-            PlanEntry(stage_id, spec.semantics_version, configs.get(stage_id, {}) | {"journal": f"{journal}/{name}"})
-            for stage_id, spec in STAGES.items()
-        )
-        return submit(Request("me", name, plan), self.runs.store, self.log, STAGES)
+        return submit(journaled(name, journal, seed), self.runs.store, self.log, STAGES)
 
     def work(self, stages: int) -> None:
         """Work off what there is by the router and the first so many stages."""
         while any([self.router.step(), *(loop.step() for loop in self.loops[:stages])]):
             pass
+
+
+def journaled(name: str, journal: Path, seed: int) -> Request:
+    """Give a request whose stages leave a line each, for every time that they are computed, in a file of its name."""
+    configs: dict[str, dict[str, Any]] = {"numbers": {"seed": seed}, "verdict": {"threshold": -100.0}}
+    plan = tuple(
+        PlanEntry(stage_id, spec.semantics_version, configs.get(stage_id, {}) | {"journal": f"{journal}/{name}"})
+        for stage_id, spec in STAGES.items()
+    )
+    return Request("me", name, plan)
+
+
+ONCE_EACH = {"numbers from 0": 1, "numbers done": 1, "total": 1, "verdict": 1}
+"""The lines of a run of which nothing was computed twice."""
 
 
 @pytest.fixture
@@ -98,7 +107,7 @@ def test_resubmitted_runs_reach_one_outcome_each_and_no_finished_stage_is_comput
     }
     for name in ("finished", "two-done", "one-done", "submitted"):
         lines = Counter((journal / name).read_text().splitlines())
-        assert lines == {"numbers from 0": 1, "numbers done": 1, "total": 1, "verdict": 1}, name
+        assert lines == ONCE_EACH, name
 
 
 def test_stalled_runs_are_told_from_those_that_wait_for_a_service(tmp_path: Path, hagd: CommandLine) -> None:

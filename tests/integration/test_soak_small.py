@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from benchmarks.soak.accounts import computations
+from benchmarks.soak.accounts import at_once, computations, lapses
 from benchmarks.soak.auditor import audit, run_id_of
 from benchmarks.soak.evidence import Blob, Evidence
 
@@ -213,3 +213,18 @@ def test_what_an_attempt_saved_is_kept_where_the_next_goes_on_from_there(
 def test_a_checkpoint_that_nobody_went_on_from_keeps_nothing() -> None:
     journal = [*attempt(1, 0.0, died=10.0), saved(1, 40, 8.0)]
     assert [(it.seconds, it.wasted) for it in computations(journal, {})] == [(10.0, 10.0)]
+
+
+def test_a_computation_beside_another_is_due_to_a_lease_that_lapsed() -> None:
+    one_after_another = [*attempt(1, 0.0, ended=5.0), *attempt(2, 6.0, ended=11.0)]
+    beside = [*attempt(1, 0.0, ended=25.0), *attempt(2, 20.0, ended=25.0)]
+    assert at_once(computations(one_after_another, {})) == 0
+    assert at_once(computations(beside, {})) == 1
+    assert lapses(beside) == 0, "without a lapse the soak fails"
+    lapsed = [
+        {"what": "fault", "point": "lease-takeover", "pid": 1, "at": 1.0},
+        {"what": "stopped", "process": 1, "at": 3.0},
+        {"what": "restarted", "server": "store", "at": 7.0},
+    ]
+    others = [{"what": "restarted", "server": "broker"}, {"what": "fault", "point": "before-ack"}, {"what": "killed"}]
+    assert lapses([*beside, *lapsed, *others]) == 3

@@ -59,7 +59,7 @@ class FilesystemStore:
     def put_blob(self, data: bytes | Pieces, media_type: str) -> ArtifactRef:
         if isinstance(data, bytes):
             ref = ArtifactRef(hashlib.sha256(data).hexdigest(), len(data), media_type)
-            if self.check_blob(ref):
+            if self.check_blob(ref) and self._is_touched(ref):
                 return ref
         digest, size = hashlib.sha256(), 0
         with self._incoming() as (stream, path):
@@ -102,6 +102,12 @@ class FilesystemStore:
     def delete_blob(self, ref: ArtifactRef) -> None:
         with _translated(self._root):
             self._blob_path(ref).unlink(missing_ok=True)
+
+    def blob_put_at(self, ref: ArtifactRef) -> float | None:
+        try:
+            return self._blob_path(ref).stat().st_mtime
+        except FileNotFoundError:
+            return None
 
     def list_blobs(self) -> Iterator[tuple[str, int]]:
         for path in (self._root / "blobs").glob("*/*"):
@@ -171,6 +177,15 @@ class FilesystemStore:
         with (self._root / "locks" / name).open("ab") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
             yield
+
+    def _is_touched(self, ref: ArtifactRef) -> bool:
+        """Note that a blob was put once more; False when it has just been deleted."""
+        with _translated(self._root):
+            try:
+                os.utime(self._blob_path(ref))
+            except FileNotFoundError:
+                return False
+        return True
 
     def _sweep(self) -> None:
         # Age, not ownership: a process that is still writing has a young file.

@@ -104,6 +104,14 @@ class S3Store:
     def delete_blob(self, ref: ArtifactRef) -> None:
         self._remove(self._blob_name(ref))
 
+    def blob_put_at(self, ref: ArtifactRef) -> float | None:
+        try:
+            with self._connection.translated():
+                put_at = self._client.stat_object(self._bucket, self._blob_name(ref)).last_modified
+        except S3Error:
+            return None
+        return None if put_at is None else put_at.timestamp()
+
     def list_blobs(self) -> Iterator[tuple[str, int]]:
         base = f"{self._prefix}blobs/"
         with self._connection.translated():

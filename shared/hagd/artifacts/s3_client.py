@@ -2,7 +2,7 @@
 
 The client library has no conditional PUT, so one is sent to a presigned address with the condition as a header. A
 server that does not know such headers ignores them silently, which is why `probe` tries them before anything relies
-on them.
+on them. Such an address is a key for minutes, so no error may tell it.
 """
 
 import os
@@ -21,7 +21,7 @@ from minio import Minio
 from minio.credentials.credentials import Credentials
 from minio.credentials.providers import Provider
 from minio.error import MinioException, S3Error
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, MaxRetryError
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Retry, Timeout
 
@@ -195,13 +195,15 @@ class S3Connection:
         once = Retry(total=None, connect=self.settings.tries - 1, read=0, status=0, other=0, backoff_factor=0.2)
         with self.translated():
             url = self.client.get_presigned_url("PUT", self.bucket, name, expires=_PRESIGNED_FOR)
-            try:
-                return self._http.request("PUT", url, body=data, headers=dict(condition), retries=once)
-            except HTTPError:
-                there = self.read(name)
-                if there is None or there[0] != data:
-                    raise
-                return there[1]
+        try:
+            return self._http.request("PUT", url, body=data, headers=dict(condition), retries=once)
+        except (HTTPError, OSError) as error:
+            trouble = type(error.reason if isinstance(error, MaxRetryError) and error.reason else error).__name__
+        # Outside of the handler: that error tells the signed address, and would be the context of what is raised here.
+        there = self.read(name)
+        if there is None or there[0] != data:
+            raise self._silence(trouble)
+        return there[1]
 
     @contextmanager
     def translated(self) -> Generator[None]:
@@ -213,10 +215,7 @@ class S3Connection:
                 raise
             raise self._refusal(error.code or "", error.message or "", error.response.status) from error
         except (MinioException, HTTPError, OSError) as error:
-            raise UnavailableError(
-                f"the S3 server {self.settings.endpoint} does not answer: {type(error).__name__}: {error}",
-                "check that it runs; nothing is lost",
-            ) from error
+            raise self._silence(f"{type(error).__name__}: {error}") from error
 
     def open_bucket(self, *, create: bool) -> None:
         """Make sure that the bucket is there.
@@ -282,6 +281,11 @@ class S3Connection:
         return InvalidInputError(
             f"the S3 server {self.settings.endpoint} {what}, so two workers could overwrite each other",
             "use a server whose conditional writes are atomic, such as MinIO or AWS S3",
+        )
+
+    def _silence(self, trouble: str) -> UnavailableError:
+        return UnavailableError(
+            f"the S3 server {self.settings.endpoint} does not answer: {trouble}", "check that it runs; nothing is lost"
         )
 
     def _refusal(self, code: str, message: str, status: int) -> HagdError:

@@ -81,6 +81,13 @@ class ArtifactStore(Protocol):
         """Remove a blob; quiet when there is none."""
         ...
 
+    def blob_put_at(self, ref: ArtifactRef) -> float | None:
+        """Give when a blob was last put, was it there before or not; None when there is none.
+
+        In seconds since the epoch, by the clock of the store, which may be some minutes off.
+        """
+        ...
+
     def list_blobs(self) -> Iterator[tuple[str, int]]:
         """Give the digest and the size in bytes of every blob, in no order."""
         ...

@@ -21,6 +21,7 @@ from hagd.events.log import EventLog, ReadRecord
 from hagd.events.sqlite import SqliteEventLog
 from hagd.pipeline.folder import RunFolder
 from hagd.pipeline.runs import RunStore
+from hagd.telemetry.metrics import Meter
 
 T = TypeVar("T")
 _LOG: Final = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ def open_places(
     wait: timedelta = timedelta(0),
     clock: Clock | None = None,
     readers: Mapping[str, ReadRecord] | None = None,
+    meter: Meter | None = None,
 ) -> Opened:
     """Open everything; what does not answer is asked again until `wait` is over.
 
@@ -57,6 +59,7 @@ def open_places(
         wait: how long to be patient.
         clock: time, for that.
         readers: by topic, what reads it where other systems write to it too.
+        meter: keeps what the log counts; nothing is kept when None.
 
     Raises:
         UnavailableError: log or store does not answer, or a topic is missing.
@@ -67,7 +70,7 @@ def open_places(
     clock = clock or SystemClock()
     deadline = clock.monotonic() + wait.total_seconds()
     store, runs, worker_log = _patient(lambda: _open_store(places), deadline, clock)
-    log = _patient(lambda: _open_log(places, list(stages), routes, readers or {}), deadline, clock)
+    log = _patient(lambda: _open_log(places, list(stages), routes, readers or {}, meter), deadline, clock)
     return Opened(store, runs, log, worker_log)
 
 
@@ -128,9 +131,11 @@ def open_s3(place: S3Place, *, create: bool = True) -> ArtifactStore:
     return S3Store(settings, create=create, probe=True)
 
 
-def _open_log(places: Places, stages: list[str], routes: bool, readers: Mapping[str, ReadRecord]) -> EventLog:
+def _open_log(
+    places: Places, stages: list[str], routes: bool, readers: Mapping[str, ReadRecord], meter: Meter | None
+) -> EventLog:
     if places.kafka is not None:
-        return _open_kafka(places.kafka, stages, routes, readers)
+        return _open_kafka(places.kafka, stages, routes, readers, meter)
     return _open_file(places)
 
 
@@ -141,9 +146,9 @@ def _open_file(places: Places) -> EventLog:
 
 
 def _open_kafka(
-    settings: KafkaSettings, stages: list[str], routes: bool, readers: Mapping[str, ReadRecord]
+    settings: KafkaSettings, stages: list[str], routes: bool, readers: Mapping[str, ReadRecord], meter: Meter | None
 ) -> EventLog:
-    log = _kafka_log(settings, readers)
+    log = _kafka_log(settings, readers, meter)
     # Part of the same extra, which is there by now.
     from hagd.events.kafka.admin import require_topics  # noqa: PLC0415
 
@@ -151,10 +156,10 @@ def _open_kafka(
     return log
 
 
-def _kafka_log(settings: KafkaSettings, readers: Mapping[str, ReadRecord]) -> EventLog:
+def _kafka_log(settings: KafkaSettings, readers: Mapping[str, ReadRecord], meter: Meter | None = None) -> EventLog:
     try:
         # An extra, which takes a moment to load.
         from hagd.events.kafka.log import KafkaEventLog  # noqa: PLC0415
     except ImportError as error:
         raise UsageError(f"the client of Kafka cannot be loaded: {error}", "pip install 'hagd[kafka]'") from error
-    return KafkaEventLog(settings, readers=readers)
+    return KafkaEventLog(settings, readers=readers, meter=meter)

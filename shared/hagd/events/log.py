@@ -31,6 +31,21 @@ class Record:
     """When it was appended, in seconds since the epoch; 0 where the log does not know."""
 
 
+@dataclass(frozen=True)
+class UnreadableRecord:
+    """What was sent to a topic of work and was put away, because it is no event or is refused."""
+
+    source: str
+    """Where it lay: topic, partition and offset."""
+    reason: str
+    value: bytes
+    """As it came; the start of one that was too large."""
+    headers: Sequence[tuple[str, bytes]]
+    """Those that its writer gave it; not the long ones."""
+    at: float
+    """When it was put away, in seconds since the epoch."""
+
+
 def advance(position: Position, records: Iterable[Record]) -> Position:
     """Give where an observer stands once it has read some more records of the same topic."""
     following = dict(position)
@@ -111,6 +126,16 @@ class EventLog(Protocol):
 
         A log with partitions tells of those that this process works off and has fetched; of topics that others work
         off, also of some events that were finished out of turn.
+        """
+        ...
+
+    def unreadable(self, topic: str, limit: int = 1000) -> list[UnreadableRecord]:
+        """Give at most `limit` of what was sent to a topic of work and put away, oldest first; none in most logs.
+
+        Only to a log over a network do others write.
+
+        Raises:
+            UnavailableError: the log does not answer.
         """
         ...
 

@@ -2,9 +2,12 @@
 
 One thread owns the connection and works through a queue, several calls to a transaction when they come together.
 Every transaction is `BEGIN IMMEDIATE` in WAL mode with full synchronous, so what was answered survives a power cut,
-and two processes never claim one event. Not for network file systems.
+and two processes never claim one event. Progress and finished work go after a day, when the file is opened and once an
+hour; SQLite then writes into the room that they leave. Not for network file systems.
 """
 
+import contextlib
+import math
 import queue
 import secrets
 import sqlite3
@@ -18,7 +21,8 @@ from typing import Any, Final, TypeVar
 from hagd.artifacts.clock import Clock, SystemClock
 from hagd.errors import CorruptArtifactError, HagdError, StoreFullError, UnavailableError
 from hagd.events.envelope import Envelope
-from hagd.events.log import START, Delivery, Position, Record
+from hagd.events.log import START, Delivery, Position, Record, UnreadableRecord
+from hagd.events.topics import PASSING_SECONDS, PROGRESSED, is_work_topic
 
 T = TypeVar("T")
 _Call = tuple[Callable[[sqlite3.Connection], Any], Future[Any]]
@@ -45,6 +49,8 @@ WHERE position = (
     SELECT position FROM events WHERE done = 0 AND topic = ? AND free_at <= ? ORDER BY position LIMIT 1)
 RETURNING position, topic, body, at, attempts, failures
 """
+_TRIM: Final = "DELETE FROM events WHERE topic = ? AND at < ? AND (done = 1 OR ?)"
+_TRIM_SECONDS: Final = 3600.0
 _BATCH: Final = 64
 _BUSY_SECONDS: Final = 30.0
 _RETRY_SECONDS: Final = 0.02
@@ -66,7 +72,7 @@ class SqliteEventLog:
         """
         self._path, self._clock = path, clock or SystemClock()
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
-        self._gate, self._closed = threading.Lock(), False
+        self._gate, self._closed, self._trimmed_at = threading.Lock(), False, -math.inf
         self._thread = threading.Thread(target=self._work, name="event-log", daemon=True)
         self._thread.start()
         try:
@@ -119,6 +125,9 @@ class SqliteEventLog:
         rows = self._do(lambda db: db.execute(statement, (*topics, limit)).fetchall())
         return [_record(*row) for row in rows]
 
+    def unreadable(self, topic: str, limit: int = 1000) -> list[UnreadableRecord]:  # noqa: ARG002
+        return []
+
     def close(self) -> None:
         with self._gate:
             if not self._closed:
@@ -151,7 +160,21 @@ class SqliteEventLog:
             return
         while calls := self._next_calls():
             _run_together(connection, calls)
+            # Behind the answers, so that nobody waits for it.
+            self._trim(connection)
         connection.close()
+
+    def _trim(self, connection: sqlite3.Connection) -> None:
+        now = self._clock.now()
+        if now - self._trimmed_at < _TRIM_SECONDS:
+            return
+        self._trimmed_at = now
+        # There is time: what cannot be deleted now can be in an hour.
+        with contextlib.suppress(sqlite3.Error):
+            topics = [str(topic) for (topic,) in connection.execute("SELECT DISTINCT topic FROM events")]
+            for topic in topics:
+                if topic == PROGRESSED or is_work_topic(topic):
+                    connection.execute(_TRIM, (topic, now - PASSING_SECONDS, topic == PROGRESSED))
 
     def _next_calls(self) -> list[_Call]:
         """Wait for a call and take what else is there; empty when the log is closed."""

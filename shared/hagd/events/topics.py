@@ -9,6 +9,8 @@ LANES: Final[tuple[Lane, ...]] = ("interactive", "batch")
 ENTRY_STAGE: Final = "extraction"
 """Under this name, as if it were a stage, requests come in and are handed to the first stage of their plan."""
 PROGRESSED: Final = "hagd.stage.progressed.v1"
+PASSING_SECONDS: Final = 24 * 3600.0
+"""How long progress is kept, because nobody asks for it later."""
 RUN_FAILED: Final = "hagd.run.failed.v1"
 RUN_CANCELLED: Final = "hagd.run.cancelled.v1"
 
@@ -27,6 +29,11 @@ _FACTS: Final = {
 def requested_topic(stage_id: str, lane: Lane = "interactive") -> str:
     """Give the topic of a lane that the loop of a stage reads."""
     return f"hagd.{stage_id}.requested{_LANE_PARTS[lane]}.v1"
+
+
+def stage_of(topic: str) -> str:
+    """Give the stage whose loop reads a topic that `requested_topic` names."""
+    return topic.removeprefix("hagd.").rpartition(".requested")[0]
 
 
 def dead_letter_topic(stage_id: str) -> str:

@@ -34,6 +34,11 @@ class DeadLetter:
     def id(self) -> str:
         return self.envelope.id
 
+    @property
+    def refused(self) -> bool:
+        """Say whether the request was never taken, so that it has no part in any run."""
+        return bool(self.envelope.data.get("refused"))
+
 
 def bury(envelope: Envelope, stage_id: str, failure: Failure, attempts: int, log: EventLog) -> None:
     """Append a request to the dead letters of its stage; once per generation, however often it is called."""
@@ -52,12 +57,14 @@ def refuse(envelope: Envelope, stage_id: str, failure: Failure, attempts: int, l
 
 
 def dead_letters(log: EventLog, runs: RunStore, stage_ids: Iterable[str]) -> Iterator[DeadLetter]:
-    """Give the dead letters of some stages, oldest first within a stage."""
+    """Give the dead letters of some stages, oldest first within a stage, each once though the log may hold it twice."""
     for stage_id in stage_ids:
-        position = START
+        position, seen = START, set[str]()
         while page := log.read(dead_letter_topic(stage_id), position, _PAGE):
             for record in page:
-                yield _read(record.envelope, stage_id, runs)
+                if record.envelope.id not in seen:
+                    seen.add(record.envelope.id)
+                    yield _read(record.envelope, stage_id, runs)
             position = advance(position, page)
 
 
@@ -79,9 +86,16 @@ def replay(letter: DeadLetter, runs: RunStore, log: EventLog) -> int:
     """Open the letter's run again; give the new generation. Replaying twice opens it once.
 
     Raises:
-        RunError: the run has been opened again since, or does not exist any more.
+        RunError: the request was never taken; or the run has been opened again since, or does not exist any more.
     """
     run_id = letter.envelope.run_id
+    if letter.refused:
+        raise RunError(
+            "this request was refused, so there is no run of it to open again",
+            "let who asks mend it and send it again: `hagd dlq show` tells the reason",
+        )
+    if not runs.exists(run_id):
+        raise RunError(f"run {run_id[:12]} was deleted since this letter", "send its request again")
     if letter.replayed:
         raise RunError(f"run {run_id[:12]} has gone on since this letter", "`hagd run status` shows how far it is")
     generation = runs.reopen(run_id, after=letter.envelope.generation)

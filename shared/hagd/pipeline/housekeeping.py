@@ -1,10 +1,11 @@
 """What a store holds and for whom, and the collection of what nobody needs any more.
 
 Needed is what a run names (inputs of its request, outputs of its stages) and what a task at work may have written.
-Manifests of other tasks go first, so that nothing new comes to rely on their blobs. A blob that nothing needs is noted
-down, and removed by a later collection only if it was not needed then either and its time of grace has passed: what
-a run took up in between is safe. Notes are one object, replaced by compare-and-swap, so of two collectors at once
-one gives up.
+Manifests of other tasks go first, so that nothing new comes to rely on their blobs; the collector holds the lease of a
+task while it forgets it, so that none begins meanwhile. A blob that nothing needs is noted down, and removed by a later
+collection only if it was not needed then either and its time of grace has passed: what a run took up in between is
+safe. So is a blob that was put once more within that time, because its task may not have named it yet. Notes are one
+object, replaced by compare-and-swap, so of two collectors at once one gives up.
 """
 
 import json
@@ -64,7 +65,7 @@ def usage(store: ArtifactStore, runs: RunStore) -> Usage:
 
 
 def delete_run(runs: RunStore, run_id: str) -> None:
-    """Forget a run; what only it needed goes with the next collections.
+    """Forget a run; what only it needed goes with the next collections, which also finish an interrupted deletion.
 
     Raises:
         UnknownNameError: there is no such run.
@@ -89,24 +90,34 @@ def collect(
     Raises:
         RunConflictError: another collection is at work.
     """
-    needed_tasks = set(_task_keys(runs)) | set(_leased(store, clock))
-    dropped = [key for key in _tasks_in(store) if key not in needed_tasks]
+    # First what is there: a task that begins after this look is no candidate, and one that began before it is needed.
+    candidates = _tasks_in(store)
+    leases = LeaseTable(store, clock)
+    needed_tasks = set(_task_keys(runs)) | set(_leased(store, leases))
+    dropped = [key for key in candidates if key not in needed_tasks]
     if not dry_run:
-        for task_key in dropped:
-            _forget(store, task_key)
+        for run_id in runs.remnants():
+            runs.delete(run_id)
+        dropped = [key for key in dropped if _forget(store, key, leases)]
     needed = set(_needed_blobs(store, runs, needed_tasks))
     sizes = {digest: size for digest, size in store.list_blobs() if digest not in needed}
     there = store.read(_NOTES)
     noted: dict[str, float] = json.loads(there.data) if there else {}
     now = clock.now()
     notes = {digest: noted.get(digest, now) for digest in sizes}
-    expired = [digest for digest, since in notes.items() if digest in noted and now - since >= grace_seconds]
+    expired = {digest for digest, since in notes.items() if digest in noted and now - since >= grace_seconds}
     if not dry_run:
         _write_notes(store, {d: since for d, since in notes.items() if d not in expired}, there.etag if there else None)
-        for digest in expired:
-            store.delete_blob(ArtifactRef(digest, sizes[digest], "application/octet-stream"))
-    gone = sum(sizes[digest] for digest in expired)
-    return Collected(len(dropped), len(expired), gone, len(sizes) - len(expired), sum(sizes.values()) - gone)
+    gone = 0, 0
+    for ref in (ArtifactRef(digest, sizes[digest], "application/octet-stream") for digest in sorted(expired)):
+        # At the last moment: a task may have put it since the look at what is needed.
+        put_at = store.blob_put_at(ref)
+        if put_at is None or now - put_at < grace_seconds:
+            continue
+        if not dry_run:
+            store.delete_blob(ref)
+        gone = gone[0] + 1, gone[1] + ref.bytes
+    return Collected(len(dropped), *gone, len(sizes) - gone[0], sum(sizes.values()) - gone[1])
 
 
 def _named_by(runs: RunStore, run_id: str) -> Iterator[str]:
@@ -127,11 +138,11 @@ def _task_keys(runs: RunStore) -> Iterator[str]:
                     yield from runs.shards(run_id, generation, index, stage.stage_id)
 
 
-def _leased(store: ArtifactStore, clock: Clock) -> Iterator[str]:
-    table = LeaseTable(store, clock)
+def _leased(store: ArtifactStore, leases: LeaseTable) -> Iterator[str]:
     for key in _last_parts(store.list("leases/")):
-        lease = table.read(key)
-        if lease is not None and lease.owner != NOBODY:
+        lease = leases.read(key)
+        # Of a collector that died at it, for one, the task may be forgotten.
+        if lease is not None and lease.owner != NOBODY and not leases.ended(lease.owner):
             yield key
 
 
@@ -142,12 +153,16 @@ def _tasks_in(store: ArtifactStore) -> list[str]:
     return sorted(manifests | checkpoints | set(_last_parts(store.list("leases/"))))
 
 
-def _forget(store: ArtifactStore, task_key: str) -> None:
+def _forget(store: ArtifactStore, task_key: str, leases: LeaseTable) -> bool:
+    """Remove what a task left behind; False when somebody has begun with it."""
+    if leases.acquire(task_key) is None:
+        return False
     clear_checkpoints(store, task_key)
     # The first generation last: as long as any is there, it is, and nobody takes its place.
     for key in reversed(store.list(f"manifests/{task_key[:2]}/{task_key}/")):
         store.delete(key)
     store.delete(f"leases/{task_key[:2]}/{task_key}")
+    return True
 
 
 def _needed_blobs(store: ArtifactStore, runs: RunStore, task_keys: Iterable[str]) -> Iterator[str]:

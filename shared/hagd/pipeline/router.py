@@ -25,7 +25,7 @@ from hagd.pipeline.stages import check_plan
 from hagd.pipeline.state import Outcome
 from hagd.pipeline.submission import CLAIM_SECONDS, create_run, end_run, opening_event
 from hagd.telemetry.logs import working_on
-from hagd.telemetry.metrics import DEAD_LETTERS, Meter, SilentMeter
+from hagd.telemetry.metrics import DEAD_LETTERS, REQUESTS_SETTLED, Meter, SilentMeter
 from hagd.telemetry.traceparent import trace_id_of
 from hagd.telemetry.tracing import span
 
@@ -80,6 +80,7 @@ class RequestRouter:
         try:
             if self._is_newer(envelope):
                 _LOG.warning("run %s waits: it asks for a newer release than this", envelope.run_id)
+                self.meter.add(REQUESTS_SETTLED, stage=ENTRY_STAGE, outcome="unserved")
                 self.log.release(delivery, WAIT_SECONDS)
                 return
             opening = self._opening(envelope)

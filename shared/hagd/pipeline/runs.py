@@ -200,10 +200,21 @@ class RunStore:
         )
 
     def delete(self, run_id: str) -> None:
-        """Forget a run; its artifacts stay until they are collected."""
-        self.active.clear(self.request(run_id).principal, run_id)
+        """Forget a run, or go on with that; its artifacts stay until they are collected.
+
+        The request goes first: without it there is no run. The outcome may not, or the run would seem to go on.
+        """
+        if self.exists(run_id):
+            self.active.clear(self.request(run_id).principal, run_id)
+            self.store.delete(f"runs/{run_id}/request")
         for key in self.store.list(f"runs/{run_id}/"):
             self.store.delete(key)
+
+    def remnants(self) -> tuple[str, ...]:
+        """Give the ids of runs whose deletion was interrupted."""
+        # Folders first: a run that is created meanwhile has its request by the second look.
+        names = self.store.folders("runs")
+        return tuple(sorted({*names} - {*self.list()}))
 
     def _write(self, run_id: str, generation: int, name: str, value: Mapping[str, Any]) -> bool:
         """Write an object unless one is there; say whether it was written."""

@@ -20,7 +20,7 @@ from hagd.events.topics import ENTRY_STAGE, LANES, PROGRESSED, fact_topic, reque
 from hagd.pipeline.at_work import tasks_at_work
 from hagd.pipeline.runs import RunStore
 from hagd.pipeline.state import Outcome, RunState
-from hagd.pipeline.submission import announce
+from hagd.pipeline.submission import announce, end_run, opening_event
 
 _ALL = 1_000_000
 
@@ -93,7 +93,7 @@ def resubmit(states: Iterable[RunState], runs: RunStore, log: EventLog) -> list[
         if state.outcome is not None:
             continue
         if state.cancel_requested:
-            runs.finish(state.run_id, state.generation, Outcome("cancelled"), state.request.principal)
+            end_run(opening_event(state.run_id, state.generation, state.request), Outcome("cancelled"), runs, log)
             continue
         generation = runs.reopen(state.run_id, after=state.generation)
         announce(state.run_id, generation, state.request, log)

@@ -13,7 +13,7 @@ from typing import Final, Literal
 from hagd.artifacts.clock import Clock, SystemClock
 from hagd.errors import StoreFullError, UnavailableError
 from hagd.events.log import Delivery, EventLog
-from hagd.events.topics import LANES, requested_topic
+from hagd.events.topics import ENTRY_STAGE, LANES, requested_topic
 from hagd.telemetry import metrics
 from hagd.telemetry.logs import working_on
 from hagd.telemetry.metrics import Meter, SilentMeter
@@ -150,14 +150,27 @@ def declare_stage(
     stage_id: str, watches: "list[StageWatch]", capacity: int, log: EventLog, meter: Meter, clock: Clock
 ) -> None:
     """Let a meter answer for the loops of one stage in this process, from the start and while nothing happens."""
-
-    def oldest() -> float:
-        waiting = log.waiting([requested_topic(stage_id, lane) for lane in LANES], 1)
-        return max(0.0, clock.now() - waiting[0].at) if waiting and waiting[0].at else 0.0
-
+    _declare_requests(stage_id, log, meter, clock)
     ages: Callable[[], float] = lambda: max(watch.lease_age for watch in watches)  # noqa: E731
-    meter.ask(metrics.OLDEST_UNACKNOWLEDGED, oldest, stage=stage_id)
     meter.ask(metrics.LEASE_AGE, ages, stage=stage_id)
     meter.set(metrics.TASK_CAPACITY, capacity, stage=stage_id)
     meter.set(metrics.TASKS_IN_FLIGHT, 0.0, stage=stage_id)
     meter.set(metrics.STAGE_PAUSED, 0.0, stage=stage_id)
+    meter.add(metrics.LEASE_TAKEOVERS, 0.0, stage=stage_id)
+
+
+def declare_entry(log: EventLog, meter: Meter, clock: Clock) -> None:
+    """Let a meter answer for the way in, as if it were a stage."""
+    _declare_requests(ENTRY_STAGE, log, meter, clock)
+
+
+def _declare_requests(stage_id: str, log: EventLog, meter: Meter, clock: Clock) -> None:
+    def oldest() -> float:
+        waiting = log.waiting([requested_topic(stage_id, lane) for lane in LANES], 1)
+        return max(0.0, clock.now() - waiting[0].at) if waiting and waiting[0].at else 0.0
+
+    meter.ask(metrics.OLDEST_UNACKNOWLEDGED, oldest, stage=stage_id)
+    # An alert sees a counter grow, and nothing of one that begins with its first event.
+    meter.add(metrics.REQUESTS_SETTLED, 0.0, stage=stage_id, outcome="unserved")
+    meter.add(metrics.DEAD_LETTERS, 0.0, stage=stage_id)
+    meter.add(metrics.UNREADABLE_RECORDS, 0.0, stage=stage_id)

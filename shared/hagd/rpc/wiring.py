@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import entry_points
@@ -31,7 +32,7 @@ from hagd.pipeline.runs import RunStore
 from hagd.pipeline.stages import GROUP, find_stage
 from hagd.pipeline.state import RunState
 from hagd.pipeline.submission import open_again, submit
-from hagd.pipeline.watch import StageWatch, declare_stage
+from hagd.pipeline.watch import StageWatch, declare_entry, declare_stage
 from hagd.rpc.hosting import StageHost
 from hagd.rpc.intake import request_readers
 from hagd.rpc.operations import OperationsServicer
@@ -115,11 +116,15 @@ class Wiring:
         """
         specs = {stage_id: find_stage(stage_id) for stage_id in config.stages or stages}
         readers = request_readers(plan_settings) if plan_settings is not None else {}
-        opened = open_places(config.places, specs, routes=routes, wait=config.wait, readers=readers)
         meter, metrics = open_meter(config.metrics)
-        place = config.places.store
-        environment = place.environment() if isinstance(place, S3Place) else {}
-        executor = open_executor(config.executor, config.threads, opened.worker_log_path, environment)
+        with ExitStack() as unfinished:
+            if metrics is not None:
+                unfinished.callback(metrics.close)
+            opened = open_places(config.places, specs, routes=routes, wait=config.wait, readers=readers, meter=meter)
+            place = config.places.store
+            environment = place.environment() if isinstance(place, S3Place) else {}
+            executor = open_executor(config.executor, config.threads, opened.worker_log_path, environment)
+            unfinished.pop_all()
         store, runs = ObservedStore(opened.store, meter), RunStore(ObservedStore(opened.runs.store, meter))
         return Wiring(config, store, runs, opened.log, executor, specs, routes, meter, metrics)
 
@@ -159,6 +164,8 @@ class Wiring:
         )
         router = RequestRouter(self.log, self.runs, self.installed, self.meter, self._quota())
         loops = self._loops()
+        if self.routes:
+            declare_entry(self.log, self.meter, SystemClock())
         return StageHost(
             name,
             server,

@@ -1,7 +1,8 @@
 """Log set-up, called once by each entry point and by nothing else: JSON lines for machines, short lines for people.
 
 A line that is written while working on a run bears its `run_id`, `stage_id` and `trace_id`, whichever module writes it
-and whichever logger it uses. What bears the name of a secret is never written, nor is a bearer token in a text.
+and whichever logger it uses. What bears the name of a secret is never written, nor is a bearer token in a text, or
+what makes an address a signed one.
 """
 
 import json
@@ -18,7 +19,7 @@ HIDDEN: Final = "[hidden]"
 _SECRET_NAME: Final = re.compile(
     r"(?:^|[_-])(?:token|secret|password|passwd|credentials?|authorization|api[_-]?key|private[_-]?key)(?:$|[_-])", re.I
 )
-_SECRET_TEXT: Final = re.compile(r"(?P<before>bearer\s+|://[^\s/:@]+:)(?P<secret>[^\s@\"']+)", re.I)
+_SECRET_TEXT: Final = re.compile(r"(?P<before>bearer\s+|://[^\s/:@]+:|x-amz-[a-z-]+=)(?P<secret>[^\s@\"']+)", re.I)
 
 
 def configure_logging(*, json_lines: bool, level: int = logging.INFO, **bound: Any) -> None:

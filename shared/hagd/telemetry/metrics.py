@@ -102,6 +102,13 @@ LEASE_TAKEOVERS: Final = Metric(
 DEAD_LETTERS: Final = Metric(
     "hagd_dead_letters_total", "counter", "requests", ("stage",), "Requests given up and kept as dead letters."
 )
+UNREADABLE_RECORDS: Final = Metric(
+    "hagd_unreadable_records_total",
+    "counter",
+    "records",
+    ("stage",),
+    "Records put away because they are no event or are refused, by the stage to whose topic they were sent.",
+)
 RETRIES: Final = Metric(
     "hagd_retries_total", "counter", "requests", ("stage", "tier"), "Requests put back to be tried again, by the delay."
 )

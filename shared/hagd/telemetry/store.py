@@ -63,6 +63,10 @@ class ObservedStore:
         with self._call("delete_blob"):
             self.inner.delete_blob(ref)
 
+    def blob_put_at(self, ref: ArtifactRef) -> float | None:
+        with self._call("blob_put_at"):
+            return self.inner.blob_put_at(ref)
+
     def list_blobs(self) -> Iterator[tuple[str, int]]:
         with self._call("list_blobs"):
             yield from self.inner.list_blobs()

@@ -2,6 +2,7 @@
 
 import re
 import time
+import traceback
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -111,6 +112,20 @@ def test_a_write_whose_answer_got_lost_has_won_all_the_same() -> None:
         assert lost
         assert etag is not None
         assert store.replace("a", b"2", etag)
+
+
+@pytest.mark.parametrize("is_readable", [True, False])
+def test_a_write_that_broke_off_tells_nobody_the_signed_address(is_readable: bool) -> None:
+    def drop(inner: Application, environ: Wsgi, start: Any) -> Any:
+        if is_put(environ) or (not is_readable and environ["REQUEST_METHOD"] == "GET"):
+            raise ConnectionAbortedError
+        return inner(environ, start)
+
+    with running_moto(trouble(drop)) as server:
+        store = new_s3_store(server, tries=1)
+        with pytest.raises(UnavailableError, match="does not answer: ") as caught:
+            store.put_if_absent("a", b"1")
+    assert "X-Amz" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_conflict_of_conditional_writes_is_looked_at_again() -> None:

@@ -14,6 +14,7 @@ import pytest
 from hagd.errors import CorruptArtifactError, StoreFullError, UnavailableError
 from hagd.events.envelope import Envelope, PlanEntry
 from hagd.events.sqlite import SqliteEventLog
+from hagd.events.topics import PROGRESSED, RUN_FAILED, dead_letter_topic, fact_topic, requested_topic
 from hagd.testing import ManualClock
 
 WRITER = """
@@ -68,6 +69,40 @@ def test_who_holds_the_sole_right_need_not_wait_for_claims_of_the_dead(tmp_path:
     sole = SqliteEventLog(tmp_path / "log", clock=clock, release_claims=True)
     assert sole.claim(["t"], 60) is not None
     sole.close()
+
+
+@pytest.mark.parametrize("is_opened_again", [True, False])
+def test_progress_and_finished_work_go_after_a_day_and_nothing_else_ever(tmp_path: Path, is_opened_again: bool) -> None:
+    clock, work = ManualClock(5.0), requested_topic("one")
+    kept = [fact_topic("one"), dead_letter_topic("one"), RUN_FAILED]
+    log = SqliteEventLog(tmp_path / "log", clock=clock)
+    for topic in (work, PROGRESSED, *kept):
+        log.append(topic, event("old"))
+    finished = log.claim([work], 60)
+    assert finished is not None
+    assert log.ack(finished)
+    log.append(work, event("open"))
+    clock.advance(24 * 3600.0 - 1.0)
+    log.append(PROGRESSED, event("new"))
+
+    def reopened(log: SqliteEventLog) -> SqliteEventLog:
+        if is_opened_again:
+            log.close()
+            log = SqliteEventLog(tmp_path / "log", clock=clock)
+        log.read(work)
+        return log
+
+    def ids(topic: str) -> list[str]:
+        return [record.envelope.id for record in log.read(topic)]
+
+    log = reopened(log)
+    assert (ids(work), ids(PROGRESSED)) == (["old", "open"], ["old", "new"])
+    clock.advance(3600.0)
+    log = reopened(log)
+    assert (ids(work), ids(PROGRESSED)) == (["open"], ["new"])
+    assert [ids(topic) for topic in kept] == [["old"]] * 3
+    assert log.read(work)[0].offset > finished.record.offset
+    log.close()
 
 
 def test_a_closed_log_says_so(tmp_path: Path) -> None:

@@ -1,14 +1,16 @@
 """What a stage gives up is kept with its reason, and goes on once somebody replays it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hagd.cli.app import run as hagd
 from hagd.errors import RunError, UnknownNameError
+from hagd.events.log import UnreadableRecord
 from hagd.events.sqlite import SqliteEventLog
-from hagd.events.topics import ENTRY_STAGE
+from hagd.events.topics import ENTRY_STAGE, LANES, requested_topic
 from hagd.execution.inline import InlineExecutor
 from hagd.pipeline.dead_letters import DeadLetter, dead_letters, find_dead_letter, replay
 from hagd.pipeline.embedded import EmbeddedRuntime
@@ -63,6 +65,8 @@ def test_a_letter_of_a_deleted_run_waits_for_nobody(tmp_path: Path) -> None:
     world.runs.delete(run_id)
     (letter,) = letters(world)
     assert letter.replayed
+    with pytest.raises(RunError, match="was deleted"):
+        replay(letter, world.runs, world.log)
 
 
 def test_an_id_that_fits_no_letter_is_refused(tmp_path: Path) -> None:
@@ -70,6 +74,44 @@ def test_an_id_that_fits_no_letter_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="0 dead letters"):
         find_dead_letter(world.log, world.runs, STAGES, "zz")
     assert find_dead_letter(world.log, world.runs, STAGES, "").failure.kind == "accuracy-gate"
+
+
+def test_a_letter_that_the_log_holds_twice_is_one(tmp_path: Path) -> None:
+    world, run_id = failed(tmp_path)
+    (letter,) = letters(world)
+    # As in a log over a network, which cannot tell that it holds an event already.
+    entry = next(it for it in world.log._entries if it.record.envelope.id == letter.id)
+    world.log._entries.append(replace(entry, record=replace(entry.record, offset=len(world.log._entries) + 1)))
+    assert letters(world) == [letter]
+    found = find_dead_letter(world.log, world.runs, STAGES, letter.id)
+    assert replay(found, world.runs, world.log) == 1
+    assert world.runs.generation(run_id) == 1
+
+
+def test_the_command_line_lists_what_was_put_away_without_harm_to_a_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "run"
+    with EmbeddedRuntime(root, executor=InlineExecutor(), stages=STAGES) as runtime:
+        runtime.run(request("fine"))
+    asked: list[str] = []
+
+    def unreadable(self: SqliteEventLog, topic: str) -> list[UnreadableRecord]:
+        asked.append(topic)
+        entry = topic == requested_topic(ENTRY_STAGE)
+        own = [("ce_id", b"7")]
+        return [UnreadableRecord(f"{topic}/0/5", "not an event", b"\x1b[2J" * 99, own, 3.0)] if entry else []
+
+    monkeypatch.setattr(SqliteEventLog, "unreadable", unreadable)
+    assert hagd(["dlq", "list", str(root), "--unreadable", "--json"]) == 0
+    (record,) = json.loads(capsys.readouterr().out)["data"]
+    assert (record["bytes"], record["reason"], record["headers"]) == (396, "not an event", {"ce_id": "7"})
+    assert record["start"].startswith(r"\x1b[2J")
+    assert set(asked) >= {requested_topic(stage, lane) for stage in (ENTRY_STAGE, *STAGES) for lane in LANES}
+    assert hagd(["dlq", "list", str(root), "--unreadable"]) == 0
+    shown = capsys.readouterr().out
+    assert "not an event" in shown
+    assert "\x1b" not in shown
 
 
 def test_the_command_line_lists_shows_and_replays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

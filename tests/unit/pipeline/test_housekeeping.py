@@ -21,6 +21,7 @@ DAY = 24 * 3600.0
 
 def finished(*names: str) -> tuple[World, list[str]]:
     world = World()
+    world.store.clock = world.clock
     ids = [world.submit(name, steps=steps) for steps, name in enumerate(names, start=2)]
     world.drive()
     return world, ids
@@ -83,11 +84,95 @@ def test_a_task_at_work_keeps_its_checkpoints_and_an_abandoned_one_does_not() ->
     assert [key.split("/")[2] for key in world.store.list("checkpoints/")] == [keys[0]]
 
 
+def test_a_task_that_begins_during_a_collection_keeps_its_lease_and_checkpoints(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, key = World(), "a" * 64
+    other = LeaseTable(world.store, world.clock, Owner("busy"))
+    look = world.store.list
+
+    def look_and_be_overtaken(prefix: str) -> list[str]:
+        if prefix == "manifests/" and (lease := other.acquire(key)) is not None:
+            save_checkpoint(world.store, key, lease.epoch, 5, Document({"of": key}))
+        return look(prefix)
+
+    monkeypatch.setattr(world.store, "list", look_and_be_overtaken)
+    assert gc(world).manifests == 0
+    assert len(look("checkpoints/")) == len(look("leases/")) == 1
+
+
+def test_an_abandoned_task_that_is_taken_up_during_a_collection_is_left_to_its_holder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, key = World(), "a" * 64
+    save_checkpoint(world.store, key, 1, 5, Document({"of": key}))
+    other = LeaseTable(world.store, world.clock, Owner("busy"))
+    left = other.acquire(key)
+    assert left is not None
+    other.release(left)
+    read = world.store.read
+
+    def read_and_be_overtaken(name: str) -> object:
+        there = read(name)
+        if name.startswith("leases/"):
+            monkeypatch.setattr(world.store, "read", read)
+            assert other.acquire(key) is not None
+        return there
+
+    monkeypatch.setattr(world.store, "read", read_and_be_overtaken)
+    assert gc(world).manifests == 0
+    assert len(world.store.list("checkpoints/")) == 1
+    lease = other.read(key)
+    assert lease is not None
+    assert other.renew(lease) is not None
+
+
+def test_a_blob_that_a_task_has_put_again_and_not_named_yet_stays() -> None:
+    world, (gone, _) = finished("one", "two")
+    delete_run(world.runs, gone)
+    waiting = gc(world).waiting_blobs
+    world.clock.advance(DAY)
+    noted = json.loads(world.store.objects["gc/unneeded"])
+    digest, *_ = noted
+    world.store.put_blob(world.store.blobs[digest], "application/json")
+    dry = gc(world, dry_run=True)
+    assert gc(world) == dry
+    assert dry.blobs == waiting - 1
+    assert digest in world.store.blobs
+    assert gc(world).blobs == 0
+    world.clock.advance(DAY)
+    assert gc(world).blobs == 1, "nobody named it in its new time of grace"
+
+
 def test_a_run_that_has_not_ended_is_not_deleted() -> None:
     world = World()
     run_id = world.submit("going")
     with pytest.raises(RunError, match="has not ended"):
         delete_run(world.runs, run_id)
+
+
+def test_a_deletion_that_was_interrupted_leaves_no_run_and_is_finished_by_a_collection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, (gone, kept) = finished("one", "two")
+    steps, delete = iter(range(3)), world.store.delete
+
+    def delete_until_the_end(key: str) -> None:
+        if next(steps, None) is None:
+            raise KeyboardInterrupt
+        delete(key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store, "delete", delete_until_the_end)
+        with pytest.raises(KeyboardInterrupt):
+            delete_run(world.runs, gone)
+    assert world.store.list(f"runs/{gone}/")
+    assert world.runs.list() == [kept]
+    assert gc(world, dry_run=True).manifests == 3
+    assert world.store.list(f"runs/{gone}/")
+    gc(world)
+    assert world.store.list(f"runs/{gone}/") == []
+    assert world.runs.get(kept).outcome is not None
 
 
 def test_of_two_collectors_one_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from hagd.pipeline.request import Request
 from hagd.pipeline.router import WAIT_SECONDS, RequestRouter
 from hagd.pipeline.state import Outcome
 from hagd.pipeline.submission import submit
-from hagd.testing import MemoryStore
+from hagd.testing import MemoryStore, RecordingMeter
 from unit.pipeline.test_loop import World, padded, request
 from unit.pipeline.toy_stages import STAGES
 
@@ -76,7 +76,7 @@ def test_the_same_id_with_another_body_is_refused_and_the_first_run_goes_on_unto
     assert world.log.read(RUN_FAILED) == []
     (letter,) = dead_letters(world.log, world.runs, [ENTRY_STAGE])
     assert (letter.failure.kind, letter.envelope.run_id) == ("run-conflict", first)
-    with pytest.raises(RunError):
+    with pytest.raises(RunError, match="was refused"):
         replay(letter, world.runs, world.log)
     world.drive()
     assert world.runs.outcome(first) == Outcome("verified", "verdict")
@@ -122,9 +122,12 @@ def test_a_config_over_which_a_stage_breaks_is_refused_and_the_next_request_come
     ids=["schema", "stage"],
 )
 def test_what_a_newer_release_will_take_waits_and_is_no_poison(world: World, newer: Envelope) -> None:
+    meter = RecordingMeter()
+    world.router = replace(world.router, meter=meter)
     world.log.append(REQUESTED, newer)
     assert world.router.step()
 
+    assert meter.values == {("hagd_requests_settled_total", ENTRY_STAGE, "unserved"): 1.0}, "an alert watches it"
     assert world.log.read(dead_letter_topic(ENTRY_STAGE)) == []
     assert not world.router.step()
     world.clock.advance(WAIT_SECONDS)

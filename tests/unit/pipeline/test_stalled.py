@@ -6,7 +6,7 @@ import pytest
 
 from hagd.artifacts.leases import LeaseTable, Owner
 from hagd.events.log import Delivery
-from hagd.events.topics import ENTRY_STAGE, PROGRESSED, requested_topic
+from hagd.events.topics import ENTRY_STAGE, PROGRESSED, RUN_CANCELLED, requested_topic
 from hagd.pipeline.request import PlanEntry, Request
 from hagd.pipeline.runs import RunStore
 from hagd.pipeline.stalled import StallCheck, resubmit
@@ -115,4 +115,7 @@ def test_a_run_that_somebody_had_cancelled_ends_so_in_place_of_being_resubmitted
     world.runs.cancel(world.run_id)
     assert resubmit([world.runs.get(world.run_id)], world.runs, world.log) == []
     assert world.runs.outcome(world.run_id) == Outcome("cancelled")
+    (told,) = world.log.read(RUN_CANCELLED)
+    assert (told.envelope.run_id, told.envelope.generation) == (world.run_id, 0)
+    assert Outcome.from_json(told.envelope.data) == Outcome("cancelled")
     assert world.log.waiting([ENTRY]) == []

@@ -6,7 +6,7 @@ import pytest
 
 from hagd.artifacts.leases import LeaseTable
 from hagd.errors import CancelledError, HagdError, StoreFullError, UnavailableError, WorkerDiedError
-from hagd.events.topics import requested_topic
+from hagd.events.topics import ENTRY_STAGE, requested_topic
 from hagd.execution.executor import Task
 from hagd.execution.inline import InlineExecutor
 from hagd.pipeline.contract import task_key
@@ -15,7 +15,7 @@ from hagd.pipeline.request import PlanEntry, Request
 from hagd.pipeline.router import RequestRouter
 from hagd.pipeline.runs import RunStore
 from hagd.pipeline.submission import submit
-from hagd.pipeline.watch import StageWatch, declare_stage
+from hagd.pipeline.watch import StageWatch, declare_entry, declare_stage
 from hagd.testing import ManualClock, MemoryEventLog, MemoryStore, RecordingMeter
 from unit.pipeline.toy_stages import NUMBERS, STAGES
 
@@ -145,3 +145,22 @@ def test_a_stage_that_an_outage_keeps_waiting_is_paused(world: World) -> None:
     world.executor.then = outage
     world.loop.run()
     assert world.told("stage_paused") == 1
+
+
+def test_counters_that_an_alert_watches_are_there_before_their_first_event(world: World) -> None:
+    declare_stage("numbers", [world.watch], 1, world.log, world.meter, world.clock)
+    declare_entry(world.log, world.meter, world.clock)
+    for stage in ("numbers", ENTRY_STAGE):
+        assert world.meter.values["hagd_requests_settled_total", stage, "unserved"] == 0.0
+        assert world.meter.values["hagd_dead_letters_total", stage] == 0.0
+        assert world.meter.values["hagd_unreadable_records_total", stage] == 0.0
+    assert world.told("lease_takeovers_total") == 0.0
+
+
+def test_the_way_in_tells_how_long_its_oldest_request_waits(world: World) -> None:
+    declare_entry(world.log, world.meter, world.clock)
+    age = world.meter.questions["hagd_oldest_unacknowledged_seconds", ENTRY_STAGE]
+    assert age() == 0.0
+    submit(Request("me", "two", (PlanEntry("numbers", 1, {"seed": 5}),)), world.store, world.log, STAGES)
+    world.clock.advance(13.0)
+    assert age() == 13.0

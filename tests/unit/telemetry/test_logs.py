@@ -55,6 +55,14 @@ def test_secrets_are_not_written_whoever_logs_them(capsys: pytest.CaptureFixture
     assert text.count("[hidden]") == 6
 
 
+def test_what_signs_an_address_is_not_written(capsys: pytest.CaptureFixture[str]) -> None:
+    log_as_service()
+    address = "/bucket/name?X-Amz-Algorithm=abc&X-Amz-Credential=abc%2Fday&X-Amz-Signature=abc"
+    logging.getLogger("urllib3.connectionpool").warning("Retrying (%r) after %s", 3, address)
+    (line,) = said(capsys)
+    assert line["event"] == "Retrying (3) after /bucket/name?X-Amz-Algorithm=[hidden]"
+
+
 def test_a_person_reads_a_json_line_as_words_and_any_other_as_it_is() -> None:
     line = json.dumps({"timestamp": "now", "level": "error", "event": "broke", "key": 7, "exception": "Traceback"})
     assert readable(line) == "now error broke key=7\nTraceback"

@@ -111,6 +111,7 @@ def test_alerts_watch_metrics_that_exist() -> None:
     assert {
         "hagd_oldest_unacknowledged_seconds",
         "hagd_dead_letters_total",
+        "hagd_unreadable_records_total",
         "hagd_lease_takeovers_total",
         "hagd_requests_settled_total",
     } <= watched

@@ -21,6 +21,7 @@ from hagd.events.kafka.settings import MAX_RECORD_BYTES, KafkaSettings
 from hagd.events.topics import (
     ENTRY_STAGE,
     LANES,
+    PASSING_SECONDS,
     PROGRESSED,
     RETRY_TIERS,
     RUN_CANCELLED,
@@ -124,7 +125,7 @@ def plan_topics(
         raise InvalidInputError("a topic needs at least one partition", "give 1 or more")
     kept = _config(durability, _FOREVER)
     facts = _config(durability, str(durability.fact_days * _DAY_MS))
-    passing = _config(durability, str(_DAY_MS))
+    passing = _config(durability, str(round(PASSING_SECONDS * 1000)))
     plans: list[TopicPlan] = []
     for stage_id in stages:
         count = partitions.get(stage_id, otherwise)

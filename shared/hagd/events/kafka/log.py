@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from hagd.artifacts.clock import Clock, SystemClock
 from hagd.errors import HagdError, InvalidInputError, UnavailableError
@@ -27,8 +27,9 @@ from hagd.events.kafka.reader import TopicReader
 from hagd.events.kafka.settings import KafkaSettings
 from hagd.events.kafka.unfinished import unfinished_events
 from hagd.events.kafka.window import Held, PartitionWindow
-from hagd.events.log import START, Delivery, Position, ReadRecord, Record
-from hagd.events.topics import RETRY_TIERS, is_work_topic, retry_topic, unreadable_topic
+from hagd.events.log import START, Delivery, Position, ReadRecord, Record, UnreadableRecord
+from hagd.events.topics import RETRY_TIERS, is_work_topic, retry_topic, stage_of, unreadable_topic
+from hagd.telemetry.metrics import REQUESTS_SETTLED, UNREADABLE_RECORDS, Meter, SilentMeter
 from hagd.telemetry.traceparent import HEADER
 
 _LOOK_SECONDS: Final = 0.25
@@ -37,6 +38,8 @@ _OVERSIZE_KEPT_BYTES: Final = 64 << 10
 _HEADER_BYTES: Final = 32 << 10
 _KEPT_HEADER_BYTES: Final = 1 << 10
 _KEPT_HEADERS: Final = 16
+_REASON_HEADER: Final = "hagd-reason"
+_SOURCE_HEADER: Final = "hagd-source"
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -61,6 +64,7 @@ class KafkaEventLog:
         *,
         clock: Clock | None = None,
         readers: Mapping[str, ReadRecord] | None = None,
+        meter: Meter | None = None,
     ) -> None:
         """Prepare the log; connections are made when they are first needed.
 
@@ -68,8 +72,9 @@ class KafkaEventLog:
             settings: where the brokers are.
             clock: time; the machine's when None.
             readers: by topic, what reads it where other systems write to it too.
+            meter: is told of what waits for a newer release, and of what is put away; nobody is when None.
         """
-        self._settings, self._clock = settings, clock or SystemClock()
+        self._settings, self._clock, self._meter = settings, clock or SystemClock(), meter or SilentMeter()
         self._readers = dict(readers or {})
         self._reader = TopicReader(settings)
         self._writer = KafkaWriter(settings, self._reader.exists)
@@ -164,6 +169,15 @@ class KafkaEventLog:
         seen = unfinished_events(self._settings, self._reader, others, limit)
         return sorted([*own, *seen], key=lambda it: it.at)[:limit]
 
+    def unreadable(self, topic: str, limit: int = 1000) -> list[UnreadableRecord]:
+        name = unreadable_topic(topic)
+        if not self._reader.exists(name):
+            return []
+        found = self._reader.read_as(_unreadable, name, START, limit)
+        # A crash before the offset moved on lets one be put away twice.
+        once = {record.source: record for record in reversed(found)}
+        return sorted(once.values(), key=lambda it: it.at)
+
     def close(self) -> None:
         with self._changed:
             self._closed = True
@@ -228,6 +242,7 @@ class KafkaEventLog:
     def _put_off(self, taken: _Taken, error: HagdError) -> None:
         """Let what a newer reader will understand wait, as it is, out of the way where there is a retry topic."""
         _LOG.warning("a record of %s waits: %s", taken.topic, error.message)
+        self._meter.add(REQUESTS_SETTLED, stage=stage_of(taken.asked), outcome="unserved")
         held, tier = taken.held, min(RETRY_TIERS)
         free_at = self._clock.now() + tier
         with self._changed:
@@ -245,8 +260,8 @@ class KafkaEventLog:
         # With what tells its writer which of its records this is.
         told = [(name, value) for name, value in held.headers if len(value) <= _KEPT_HEADER_BYTES][:_KEPT_HEADERS]
         headers: Headers = [
-            ("hagd-reason", error.message.encode(errors="replace")[:_KEPT_HEADER_BYTES]),
-            ("hagd-source", place.encode()),
+            (_REASON_HEADER, error.message.encode(errors="replace")[:_KEPT_HEADER_BYTES]),
+            (_SOURCE_HEADER, place.encode()),
             *told,
         ]
         kept = taken.value if len(taken.value) <= MAX_EVENT_BYTES else taken.value[:_OVERSIZE_KEPT_BYTES]
@@ -258,6 +273,8 @@ class KafkaEventLog:
                 PartitionWindow.give_back(held, self._clock.now() + _UNREADABLE_SECONDS)
             # It stands in the way until it is away, whatever the reason; nothing is wrong with the next request.
             raise UnavailableError(f"{topic} takes no event: {trouble.message}", trouble.hint) from trouble
+        _LOG.warning("%s was put away: %s", place, error.message)
+        self._meter.add(UNREADABLE_RECORDS, stage=stage_of(taken.asked))
         with self._changed:
             PartitionWindow.finish(held)
 
@@ -294,6 +311,13 @@ class KafkaEventLog:
         for member in [member for topic in topics for member in self._members_of(topic)]:
             if (trouble := member.trouble) is not None:
                 raise type(trouble)(trouble.message, trouble.hint)
+
+
+def _unreadable(raw: Any) -> UnreadableRecord:
+    told = dict(raw.headers)
+    own = [(name, value) for name, value in raw.headers if name not in (_REASON_HEADER, _SOURCE_HEADER)]
+    reason, source = (told.get(name, b"").decode(errors="replace") for name in (_REASON_HEADER, _SOURCE_HEADER))
+    return UnreadableRecord(source, reason, raw.value or b"", own, raw.timestamp / 1000)
 
 
 def _headers(envelope: Envelope) -> list[tuple[str, bytes]]:

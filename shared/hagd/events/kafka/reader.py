@@ -2,7 +2,8 @@
 
 import threading
 import time
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 from kafka import KafkaConsumer
 from kafka.errors import KafkaError, KafkaTimeoutError
@@ -15,6 +16,7 @@ from hagd.events.kafka.failures import no_topic, translated
 from hagd.events.kafka.settings import MAX_RECORD_BYTES, KafkaSettings
 from hagd.events.log import Position, Record
 
+T = TypeVar("T")
 _POLL_MS: Final = 100
 _CLOSE_MS: Final = 2_000
 
@@ -33,9 +35,13 @@ class TopicReader:
         Raises:
             UnavailableError: the brokers do not answer, or have no such topic.
         """
+        return self.read_as(_record, topic, position, limit)
+
+    def read_as(self, parse: Callable[[Any], T | None], topic: str, position: Position, limit: int) -> list[T]:
+        """Give what `parse` makes of the records of a topic, from a position on; errors as of `read`."""
         with self._lock, translated(self._settings.servers):
             try:
-                return self._read(topic, position, limit)
+                return self._read(parse, topic, position, limit)
             except KafkaError:
                 self._close()
                 raise
@@ -54,7 +60,7 @@ class TopicReader:
         with self._lock:
             self._close()
 
-    def _read(self, topic: str, position: Position, limit: int) -> list[Record]:
+    def _read(self, parse: Callable[[Any], T | None], topic: str, position: Position, limit: int) -> list[T]:
         consumer = self._opened()
         there: set[int] | None = consumer.partitions_for_topic(topic)
         if not there:
@@ -69,11 +75,11 @@ class TopicReader:
         consumer.assign(unread)
         for place in unread:
             consumer.seek(place, following[place])
-        records: list[Record] = []
+        records: list[T] = []
         heard_at = time.monotonic()
         while len(records) < limit and any((consumer.position(place) or 0) < ends[place] for place in unread):
             fetched: dict[TopicPartition, list[Any]] = consumer.poll(_POLL_MS, max_records=limit - len(records))
-            records += [event for batch in fetched.values() for raw in batch if (event := _record(raw)) is not None]
+            records += [event for batch in fetched.values() for raw in batch if (event := parse(raw)) is not None]
             if fetched:
                 heard_at = time.monotonic()
             elif time.monotonic() - heard_at > self._settings.delivery_timeout_seconds:

@@ -1,5 +1,7 @@
 """What the Kafka log promises beyond the port, against a real broker: offsets, rebalances, retries, poison, outages."""
 
+import json
+import logging
 import os
 import secrets
 import signal
@@ -20,13 +22,14 @@ from kafka.structs import TopicPartition
 
 from hagd.artifacts.clock import Clock
 from hagd.errors import InvalidInputError, UnavailableError
-from hagd.events.envelope import MAX_EVENT_BYTES
+from hagd.events.envelope import MAX_EVENT_BYTES, SCHEMA_VERSION
 from hagd.events.kafka.log import KafkaEventLog
 from hagd.events.kafka.settings import KafkaSettings
 from hagd.events.kafka.window import WINDOW_OFFSETS
 from hagd.events.log import START, Delivery, advance
-from hagd.events.topics import retry_topic, unreadable_topic
-from hagd.testing import ManualClock
+from hagd.events.topics import retry_topic, stage_of, unreadable_topic
+from hagd.telemetry.metrics import Meter
+from hagd.testing import ManualClock, RecordingMeter
 from kafka_logs import event, fresh_topic, joined, owned, settings
 from servers.kafka import running_kafka
 from servers.places import has_kafka
@@ -47,9 +50,9 @@ def opened(kafka_address: str) -> Iterator[Opening]:
     """Open logs, as many as a test asks for; each is a process of its own as far as Kafka can tell."""
     logs: list[KafkaEventLog] = []
 
-    def opening(clock: Clock | None = None, **changes: Any) -> KafkaEventLog:
+    def opening(clock: Clock | None = None, meter: Meter | None = None, **changes: Any) -> KafkaEventLog:
         told = settings(kafka_address, **{"patience_seconds": 1.0, **changes})
-        logs.append(KafkaEventLog(told, clock=clock))
+        logs.append(KafkaEventLog(told, clock=clock, meter=meter))
         return logs[-1]
 
     yield opening
@@ -245,26 +248,45 @@ def test_without_retry_topics_an_event_waits_where_it_is(opened: Opening, kafka_
     "poison", [b"", b"\xff\x00", b"{}", b"[" * 99999, b'{"id": 5}', None, b"x" * (MAX_EVENT_BYTES + 1)]
 )
 def test_what_is_no_event_is_put_away_with_the_reason_and_the_next_comes(
-    opened: Opening, kafka_address: str, poison: bytes | None
+    opened: Opening, kafka_address: str, caplog: pytest.LogCaptureFixture, poison: bytes | None
 ) -> None:
-    topic, log = fresh_topic(kafka_address), opened()
+    topic, meter, log_name = fresh_topic(kafka_address), RecordingMeter(), "hagd.events.kafka.log"
+    log = opened(meter=meter)
+    assert log.unreadable(topic) == []
     admin = KafkaAdminClient(bootstrap_servers=kafka_address)
     larger = ConfigResource(ConfigResourceType.TOPIC, topic, {"max.message.bytes": str(2 * MAX_EVENT_BYTES)})
     admin.alter_configs([larger])
     admin.close()
     producer = KafkaProducer(bootstrap_servers=kafka_address, max_request_size=2 * MAX_EVENT_BYTES)
-    producer.send(topic, poison, b"k").get(20)
+    producer.send(topic, poison, b"k", headers=[("own", b"name")]).get(20)
     producer.close()
     log.append(topic, event("a"))
     delivery = claimed(log, topic)
     assert delivery.envelope.id == "a"
     assert log.ack(delivery)
     eventually(lambda: committed(kafka_address, topic) == 2)
+    assert meter.values == {("hagd_unreadable_records_total", stage_of(topic)): 1.0}
+    (line,) = [record for record in caplog.records if record.levelno == logging.WARNING and record.name == log_name]
+    assert line.getMessage().startswith(f"{topic}/0/0 was put away: not an event")
     (kept,) = raw(kafka_address, unreadable_topic(topic))
     whole = poison or b""
     assert kept.value == (whole if len(whole) <= MAX_EVENT_BYTES else whole[: 64 << 10])
     assert dict(kept.headers)["hagd-reason"].startswith(b"not an event")
     assert dict(kept.headers)["hagd-source"] == f"{topic}/0/0".encode()
+    (told,) = log.unreadable(topic)
+    assert (told.source, told.value, told.headers) == (f"{topic}/0/0", kept.value, [("own", b"name")])
+    assert told.reason == dict(kept.headers)["hagd-reason"].decode()
+
+
+def test_what_a_newer_release_will_read_waits_and_is_counted(opened: Opening, kafka_address: str) -> None:
+    topic, meter = fresh_topic(kafka_address), RecordingMeter()
+    log = opened(meter=meter)
+    producer = KafkaProducer(bootstrap_servers=kafka_address)
+    newer = json.loads(event("a").encode()) | {"schema_version": SCHEMA_VERSION + 1, "plan": "in another form"}
+    producer.send(topic, json.dumps(newer).encode()).get(20)
+    producer.close()
+    told = ("hagd_requests_settled_total", stage_of(topic), "unserved")
+    eventually(lambda: log.claim([topic], 60) is None and meter.values.get(told) == 1.0)
 
 
 def raw(address: str, topic: str) -> list[Any]:
