@@ -131,18 +131,26 @@ def make_plan(config: CorpusTranscoderConfig, model: LanguageModel, corpus: Corp
     updates = max(1, round(per_step * per_window / batch))
     steps = max(1, round(tokens / (per_step * per_window)))
     finetune_steps = _finetune_steps(config.finetune, steps)
-    across = config.kind == CROSS_LAYER
-    no_neurons = n_features > shape.d_mlp or config.decoders == "tied" or (across and gated)
+    across, has_gate = config.kind == CROSS_LAYER, gated and config.kind == "auto"
+    no_neurons = n_features > shape.d_mlp or config.decoders == "tied" or has_gate != gated
     place = config.start or ("random" if no_neurons else "mlp")
     usual = _USUAL[place]
     usual_rate = usual.learning_rate * math.sqrt(per_step * per_window / updates / BATCH_TOKENS)
-    activation = config.activation or ("relu" if across or (place == "random" and not gated) else "mlp")
+    activation = config.activation or ("relu" if across or (place == "random" and not has_gate) else "mlp")
     named = model.blocks[0].mlp.activation if activation == "mlp" else activation
-    if across:
-        _check_across(place, named, gated=gated)
+    if place == "mlp" and has_gate != gated:
+        raise InvalidInputError(
+            "corpus-transcoder.start is mlp, but these MLPs are gated and the encoders that were asked for are not",
+            "leave start out",
+        )
+    if across and named != "relu":
+        raise InvalidInputError(
+            f"corpus-transcoder.activation is mlp, which is {named}, but a cross-layer transcoder is ReLU",
+            "leave activation out",
+        )
     return CorpusPlan(
         layers=layers,
-        start=Start(n_features, place, config.skip, named),
+        start=Start(n_features, place, config.skip, named, has_gate),
         k_start=min(n_features, max(k, config.k_start or START_FACTOR * k)),
         k=k,
         rule=config.rule or ("batch-topk" if across else "topk"),
@@ -160,19 +168,6 @@ def make_plan(config: CorpusTranscoderConfig, model: LanguageModel, corpus: Corp
         seed=config.seed,
         decoders=config.decoders if across else "own",
     )
-
-
-def _check_across(place: str, activation: str, *, gated: bool) -> None:
-    if activation != "relu":
-        raise InvalidInputError(
-            f"corpus-transcoder.activation is mlp, which is {activation}, but a cross-layer transcoder is ReLU",
-            "leave activation out",
-        )
-    if gated and place == "mlp":
-        raise InvalidInputError(
-            "corpus-transcoder.start is mlp, but these MLPs are gated and cross-layer encoders are not",
-            "leave start out",
-        )
 
 
 def _finetune_steps(share: float, steps: int) -> int:

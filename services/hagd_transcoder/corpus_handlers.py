@@ -18,9 +18,10 @@ class CorpusTranscoderConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    kind: Literal["auto", "cross-layer"] = "auto"
-    """`auto`: a dictionary for each layer, plain beside plain MLPs and gated beside SwiGLU. `cross-layer`: one
-    transcoder whose features read one layer and write to the MLP outputs of that layer and all later ones; ReLU."""
+    kind: Literal["auto", "transcoder", "cross-layer"] = "auto"
+    """`auto`: a dictionary for each layer, plain beside plain MLPs and gated beside SwiGLU. `transcoder`: plain ones
+    beside SwiGLU too, which is what other tools know. `cross-layer`: one transcoder whose features read one layer and
+    write to the MLP outputs of that layer and all later ones; ReLU."""
     decoders: Literal["untied", "tied"] = "untied"
     """Of a cross-layer feature: one for every layer that it writes to, or the same one for all."""
     n_features: Positive | None = None
@@ -37,10 +38,9 @@ class CorpusTranscoderConfig(BaseModel):
     start: Literal["mlp", "random"] | None = None
     """Where training starts: at the MLP's own weights, or at random ones; null for the latter where there are more
     features than neurons, because what goes beyond the neurons would learn nothing beside them, and for tied decoders
-    or across gated MLPs, which cannot start at neurons."""
+    or plain encoders of gated MLPs, which cannot start at neurons."""
     activation: Literal["mlp", "relu"] | None = None
-    """Of the features; null for the MLP's own, or ReLU across layers and for a random start beside an MLP without a
-    gate."""
+    """Of the features; null for the MLP's own, or ReLU across layers and for a random start without a gate."""
     skip: bool = True
     """Learn a linear path beside the features."""
     tokens: Positive | None = None

@@ -57,7 +57,7 @@ def _start(
     for layer in plan.layers:
         causal = causal_positions(sample.prompts.layout, layer, model.config.n_layers)
         x, mlp = sample.activations.mlp_in[layer][:, causal].flatten(0, 1), model.blocks[layer].mlp
-        start = Start(plan.n_features, plan.start, plan.skip, mlp.activation)
+        start = Start(plan.n_features, plan.start, plan.skip, mlp.activation, mlp.w_gate is not None)
         dictionary = starting_dictionary(start, mlp, layer, x, generator)
         trainers[layer] = SparseTrainer.start(
             dictionary, variance_of(mlp(x)), Encoder(mlp.activation, plan.k), auxiliary=plan.auxiliary

@@ -1,6 +1,8 @@
 """Dictionaries from a corpus: the same whether layers learn together or apart, at once or with a stop between."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,8 @@ from hagd.artifacts.document import Document
 from hagd.corpora.corpus import Corpus
 from hagd.corpora.storage import corpus_to_document
 from hagd.dictionaries.dictionary import neurons_of
+from hagd.dictionaries.formats import circuit_tracer
+from hagd.dictionaries.formats.registry import read_folder
 from hagd.dictionaries.history import TrainingHistory, history_from_document, history_to_document, join_histories
 from hagd.dictionaries.metrics import fraction_unexplained
 from hagd.dictionaries.storage import dictionaries_from_document
@@ -145,6 +149,40 @@ def test_every_window_is_read_once_before_any_is_read_again() -> None:
     assert read[:11].tolist() != read[11:22].tolist()
 
 
+@pytest.mark.parametrize("rule", ["topk", "batch-topk"])
+def test_plain_transcoders_beside_gated_mlps_learn_and_are_written_for_circuit_tracer(
+    rule: str, tmp_path: Path
+) -> None:
+    def trained(tokens: int) -> Document:
+        config = {**CONFIG, "kind": "transcoder", "rule": rule, "tokens": tokens, "learning_rate": 5e-3}
+        return run(inputs(), config, RecordingContext())["dictionaries"]
+
+    document = trained(6000)
+    metrics = document.content["metrics"]
+    assert metrics["plan"]["start"]["place"] == "random"
+    assert metrics["fvu_mean"] < 0.85 * trained(120).content["metrics"]["fvu_mean"]
+    found = dictionaries_from_document(document)
+    assert {(it.kind, it.activation, it.w_gate) for it in found.values()} == {("transcoder", "relu", None)}
+    circuit_tracer.write(found, tmp_path, "tiny")
+    content = read_folder(tmp_path).content
+    assert isinstance(content, dict)
+    x = torch.randn(7, MODEL.config.d_model, generator=torch.Generator().manual_seed(2))
+    for layer, dictionary in found.items():
+        again = content[layer]
+        assert torch.allclose(
+            again.decode(again.encode(x), x), dictionary.decode(dictionary.encode(x), x), rtol=1e-5, atol=1e-6
+        )
+
+
+def test_gated_dictionaries_are_refused_for_circuit_tracer_with_the_settings_that_help(tmp_path: Path) -> None:
+    gated = dictionaries_from_document(run(inputs(), {**CONFIG, "tokens": 120}, RecordingContext())["dictionaries"])
+    with pytest.raises(InvalidInputError) as refused:
+        circuit_tracer.write(gated, tmp_path, "tiny")
+    named = dict(it.split("=") for it in re.findall(r"corpus-transcoder\.(\w+=\w+)", refused.value.hint))
+    plain = run(inputs(), {**CONFIG, "tokens": 120, **named}, RecordingContext())["dictionaries"]
+    circuit_tracer.write(dictionaries_from_document(plain), tmp_path, "tiny")
+
+
 def test_batch_top_k_ends_as_thresholds_that_keep_about_k() -> None:
     found = run(inputs(), {**CONFIG, "rule": "batch-topk", "tokens": 6000}, RecordingContext())["dictionaries"]
     for layer, dictionary in dictionaries_from_document(found).items():
@@ -183,6 +221,8 @@ def test_what_does_not_fit_is_refused() -> None:
         resolve({"n_features": 13, "k": 14})
     with pytest.raises(InvalidInputError, match="names layer 3, but the model has 3"):
         run(inputs(), {**CONFIG, "layers": [3]}, RecordingContext())
+    with pytest.raises(InvalidInputError, match="these MLPs are gated"):
+        run(inputs(), {**CONFIG, "kind": "transcoder", "start": "mlp"}, RecordingContext())
     with pytest.raises(InvalidInputError, match="only 3 layers get a dictionary"):
         run_shard(inputs(), {**CONFIG, "shards": 4, "shard": 0}, RecordingContext())
     with pytest.raises(InvalidInputError, match="k is 64, but there are only 7"):

@@ -117,7 +117,8 @@ def _settings_of(dictionary: Dictionary) -> tuple[str, int | None]:
         raise InvalidInputError(
             f"circuit-tracer has no {dictionary.kind} dictionaries with {dictionary.activation} "
             f"(layer {dictionary.layer})",
-            "write them in the layout hf, or train plain transcoders (--dictionary transcoder)",
+            "write them in the layout hf, or train on text with corpus-transcoder.kind=transcoder and "
+            "corpus-transcoder.activation=relu",
         )
     if dictionary.k is not None and dictionary.threshold is not None:
         raise InvalidInputError(
