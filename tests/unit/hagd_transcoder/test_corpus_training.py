@@ -20,10 +20,10 @@ from hagd.dictionaries.metrics import fraction_unexplained
 from hagd.dictionaries.storage import dictionaries_from_document
 from hagd.errors import CancelledError, CorruptArtifactError, InvalidInputError
 from hagd.models.storage import model_to_document
-from hagd.models.trunk import run_trunk
+from hagd.models.trunk import Passage, run_trunk
 from hagd.testing import RecordingContext
-from hagd_transcoder.corpus_dictionaries import join, run, run_shard
-from hagd_transcoder.corpus_handlers import resolve, split
+from hagd_transcoder.corpus_dictionaries import join, make_plan, run, run_shard
+from hagd_transcoder.corpus_handlers import read_config, resolve, split
 from hagd_transcoder.domain.corpus_evaluation import evaluate_on_corpus
 from hagd_transcoder.domain.corpus_training import windows_of_step
 from hagd_transcoder.domain.recording import Recorder, StepMeasures
@@ -198,6 +198,34 @@ def test_neurons_leave_nothing_unexplained_and_change_nothing() -> None:
     assert abs(found["kl_nats"]) < 1e-6
     assert found["cross_entropy_recovered"] == pytest.approx(1)
     assert [layer["dead_share"] for layer in found["layers"]] == [0, 0, 0]
+    assert all(abs(layer["cross_entropy_increase_alone"]) < 1e-6 for layer in found["layers"])
+
+
+def test_one_mlp_replaced_is_measured_by_what_the_model_then_says_of_the_next_tokens() -> None:
+    document = run(inputs(), CONFIG, RecordingContext())["dictionaries"]
+    found, held_out = dictionaries_from_document(document), corpus().windows("held-out")
+
+    def cross_entropy(replaced: int | None) -> float:
+        surprise: list[torch.Tensor] = []
+        for number in range(len(held_out)):
+            batch = held_out.batch([number])
+
+            def visit(layer: int, it: Passage) -> torch.Tensor:
+                out = it.out.clone()
+                if layer == replaced:
+                    out[:, 1:] = found[layer].decode(found[layer].encode(it.x), it.x)[:, 1:]
+                return out
+
+            predicted = MODEL.logits(run_trunk(MODEL, batch.tokens, visit))[0].log_softmax(-1)
+            surprise += [-predicted[pos, token] for pos, token in enumerate(batch.tokens[0, 1:].tolist())]
+        return float(sum(surprise) / len(surprise))
+
+    plain = cross_entropy(None)
+    for layer, measured in enumerate(document.content["metrics"]["layers"]):
+        replaced = cross_entropy(layer)
+        assert measured["cross_entropy_alone"] == pytest.approx(replaced, rel=1e-5)
+        assert measured["cross_entropy_increase_alone"] == pytest.approx(replaced - plain, abs=1e-5)
+        assert abs(replaced - plain) > 1e-4
 
 
 def test_errors_are_those_of_all_held_out_tokens_but_the_first_of_each_window() -> None:
