@@ -91,9 +91,9 @@ def start_layers(model: LanguageModel, windows: Windows, plan: CorpusPlan) -> La
 
 
 def _told(measures: Mapping[int, StepMeasures], kl_nats: float | None, speed: float) -> str:
-    mean = sum(it.fvu for it in measures.values()) / len(measures)
+    fvu, active, dead = (sum(column) / len(measures) for column in zip(*measures.values(), strict=True))
     together = "" if kl_nats is None else f", {kl_nats:.3f} nats with all MLPs replaced"
-    return f"unexplained {mean:.3f} of the variance{together}, {speed:.0f} tokens/s"
+    return f"unexplained {fvu:.3f}, {active:.1f} active, {dead:.1%} dead{together}, {speed:.0f} tokens/s"
 
 
 def _restore(

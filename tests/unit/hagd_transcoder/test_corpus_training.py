@@ -228,6 +228,13 @@ def test_one_mlp_replaced_is_measured_by_what_the_model_then_says_of_the_next_to
         assert abs(replaced - plain) > 1e-4
 
 
+def test_progress_tells_error_activity_dead_share_and_speed() -> None:
+    context = RecordingContext()
+    run(inputs(), {**CONFIG, "n_features": 11, "k": 2, "traced": 0}, context)
+    (*_, last) = (text for _, _, text in context.reports if "tokens/s" in text)
+    assert re.fullmatch(r"unexplained 0\.\d{3}, 2\.0 active, \d+\.\d% dead, \d+ tokens/s", last)
+
+
 def test_errors_are_those_of_all_held_out_tokens_but_the_first_of_each_window() -> None:
     document = run(inputs(), CONFIG, RecordingContext())["dictionaries"]
     found, held_out = dictionaries_from_document(document), corpus().windows("held-out")
