@@ -76,7 +76,7 @@ class CorpusTranscoderConfig(BaseModel):
     shown_windows: Positive = 5
     """Held-out windows that each of them is shown by."""
     checkpoints: Positive = 10
-    """How often the state is kept on the way."""
+    """How often the state is kept on the way; besides, whenever five minutes have passed."""
     seed: Annotated[int, Field(ge=0)] = 0
     shards: Positive = 1
     """Parts that the layers are divided into, each trained by a worker of its own."""

@@ -18,6 +18,7 @@ from hagd.tasks.task import PromptBatch
 from hagd_transcoder.domain.discovery import Discovery, Sample, causal_positions, other_positions
 from hagd_transcoder.domain.plan import CHECKPOINTS, ELSEWHERE, ELSEWHERE_SHARE, SCALE_PROMPTS, TrainingPlan
 from hagd_transcoder.domain.sparse.step import Encoder
+from hagd_transcoder.domain.saving import SavePoints
 from hagd_transcoder.domain.sparse.trainer import SparseTrainer, restore_trainers, state_of_trainers
 from hagd_transcoder.domain.starting import Start, starting_dictionary, variance_of
 
@@ -37,14 +38,14 @@ def train_locally(
     generator = generator_for(plan.seed, "dictionaries")
     trainers = _start(model, discovery, plan, generator)
     first = _restore(context, trainers, generator)
-    every = max(1, plan.steps // CHECKPOINTS)
+    points = SavePoints.start(plan.steps, CHECKPOINTS)
     for step in range(first, plan.steps):
         sample = discovery.draw(plan.batch, generator)
         losses = [_step(model, sample, layer, trainer, plan, step) for layer, trainer in trainers.items()]
-        saving = (step + 1) % every == 0
+        saving = points.is_due(step)
         if saving or step % 10 == 0 or step == plan.steps - 1:
             context.progress(step + 1, plan.steps, f"training dictionaries, loss {sum(losses) / len(losses):.4f}")
-        if saving and step + 1 < plan.steps:
+        if saving:
             context.save_checkpoint(step + 1, _checkpoint(trainers, generator))
     return {layer: trainer.dictionary(layer) for layer, trainer in trainers.items()}
 
