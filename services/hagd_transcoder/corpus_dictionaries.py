@@ -39,6 +39,10 @@ BATCH_TOKENS = 2048
 LEAST_BATCH_TOKENS = 256
 LEAST_UPDATES = 1000
 BUFFER_TOKENS = 4096
+DEAD_SHARE = 0.1
+LEAST_DEAD_TOKENS, MOST_DEAD_TOKENS = 25_600, 204_800
+"""A feature counts as dead after this share of the tokens, but within these bounds: early enough to be revived, late
+enough to be known for rare."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,7 @@ def make_plan(config: CorpusTranscoderConfig, model: LanguageModel, corpus: Corp
         finetune_weight=config.finetune_weight,
         learning_rate=config.learning_rate or usual_rate,
         auxiliary=usual.auxiliary if config.auxiliary is None else config.auxiliary,
+        dead_after=config.dead_after or min(MOST_DEAD_TOKENS, max(LEAST_DEAD_TOKENS, round(DEAD_SHARE * tokens))),
         balance=usual.balance if config.balance is None else config.balance,
         half=config.precision == "bfloat16",
         checkpoints=config.checkpoints,

@@ -64,6 +64,9 @@ class CorpusTranscoderConfig(BaseModel):
     tokens."""
     auxiliary: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """Weight of the loss that lets dead features rebuild what is missing; null for 1/32, or 1/4 with a random start."""
+    dead_after: Positive | None = None
+    """Tokens without firing after which a feature counts as dead, that is as firing on fewer than one of so many; null
+    for a tenth of those to train on, but from 25,600 to 204,800."""
     balance: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """How fast features that are rarely kept are favoured where features compete for k, in the first 90 % of the
     steps; null for 0.02 with a random start and 0, which is not at all, with one at the MLP."""
@@ -147,7 +150,7 @@ def split(config: Config) -> Sequence[Config]:
 
 STAGE = StageSpec(
     id="corpus-transcoder",
-    semantics_version=3,
+    semantics_version=4,
     inputs=("model", "corpus"),
     outputs=("dictionaries", "training"),
     run="hagd_transcoder.corpus_dictionaries:run",

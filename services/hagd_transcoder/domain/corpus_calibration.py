@@ -137,10 +137,11 @@ def _time_steps(
     still = replace(plan, learning_rate=0.0)
     middles = [int((number + 0.5) / _SLICES * plan.alone_steps) for number in range(_SLICES)]
     timed: dict[tuple[int, bool], float] = {}
+    per_step = plan.windows * corpus.context
 
     def kind(step: int) -> tuple[int, bool]:
         oldest = next(iter(layers.trainers.values())).dead_after
-        return annealed(step, plan.steps, plan.k_start, plan.k), step * plan.updates > oldest
+        return annealed(step, plan.steps, plan.k_start, plan.k), step * per_step > oldest
 
     def take(step: int) -> float:
         if kind(step)[1]:

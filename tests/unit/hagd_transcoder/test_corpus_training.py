@@ -228,6 +228,15 @@ def test_one_mlp_replaced_is_measured_by_what_the_model_then_says_of_the_next_to
         assert abs(replaced - plain) > 1e-4
 
 
+def test_how_soon_a_feature_is_dead_follows_from_the_tokens_and_not_from_the_batch() -> None:
+    def dead_after(**config: Any) -> int:
+        return make_plan(read_config({**CONFIG, "buffer": None, **config}), MODEL, corpus()).dead_after
+
+    for batch in (60, 2048):
+        assert [dead_after(batch=batch, tokens=it) for it in (1200, 700_000, 9_000_000)] == [25_600, 70_000, 204_800]
+    assert dead_after(dead_after=77) == 77
+
+
 def test_progress_tells_error_activity_dead_share_and_speed() -> None:
     context = RecordingContext()
     run(inputs(), {**CONFIG, "n_features": 11, "k": 2, "traced": 0}, context)
