@@ -72,6 +72,7 @@ def train(
         raise UsageError("--data and --use exclude each other", "text is read by stages of its own")
     if mix and not data:
         raise UsageError("--mix needs text to mix prompts into", "add --data")
+        _say_left_out(data)
     if data:
         plan = build_corpus_plan(settings, data, parse_mix(mix))
         folder = out or corpus_folder(settings, plan)
@@ -87,6 +88,14 @@ def train(
     if data:
         write_training(folder, state.run_id, tensorboard)
     write_quality(folder, state.run_id, as_json=as_json)
+
+def _say_left_out(data: list[Path]) -> None:
+    from hagd.corpora.sources import READ_SUFFIXES, told_left_out  # noqa: PLC0415
+
+    # A repository is no folder, so nothing is said of it.
+    if others := told_left_out([str(path) for path in data]):
+        say(f"{others}; read are {', '.join(READ_SUFFIXES)}")
+
 
 
 def _check_tensorboard(data: list[Path]) -> None:
