@@ -11,39 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from hagd.cli.app import run
-from hagd.dictionaries.dictionary import neurons_of
-from hagd.dictionaries.formats import circuit_tracer
 from hagd.dictionaries.formats.registry import read_folder
 from hagd.extraction.prompt_plan import PromptSettings, build_prompt_plan
 from hagd.extraction.settings import Settings
-from hagd.models.architectures import convert
 from hub_server import WRITE, Hub, environment_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 REPOSITORY = "models/owner/name"
 HAGD = str(Path(sys.executable).parent / "hagd")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Save a model whose MLPs are relu, so that its own neurons are transcoders."""
-    config = GPT2Config(vocab_size=13, n_positions=11, n_embd=10, n_layer=2, n_head=2, n_inner=17)
-    config.activation_function = "relu"
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    GPT2LMHeadModel(config).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def source(model: Path, tmp_path: Path) -> Path:
-    blocks = convert(GPT2LMHeadModel.from_pretrained(model).eval()).blocks
-    folder = tmp_path / "source"
-    folder.mkdir()
-    circuit_tracer.write({layer: neurons_of(it.mlp, layer) for layer, it in enumerate(blocks)}, folder, "tiny")
-    return folder
 
 
 def content_of(folder: Path) -> dict[str, bytes]:
