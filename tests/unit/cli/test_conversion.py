@@ -36,6 +36,8 @@ def test_transcoders_are_measured_and_written_for_the_hub_and_back(
     assert [row["layer"] for row in measured] == [0, 1]
 
     assert answer(capsys, shared, "--to", "circuit-tracer", "--model", model, "--out", again)[0] == 0
+    card = (again / "README.md").read_text()
+    assert "library_name: circuit-tracer" in card and "base model: tiny" in card and "read from: hf" in card
     for layer, before in by_layer(read_folder(source)).items():
         after = by_layer(read_folder(again))[layer]
         assert all(torch.equal(getattr(before, it), getattr(after, it)) for it in ("w_enc", "b_enc", "w_dec", "b_dec"))

@@ -59,6 +59,20 @@ def test_dictionaries_are_converted_pushed_and_pulled_and_say_where_they_came_fr
     assert read_folder(back).source_format == "hf"
 
 
+def test_what_is_written_for_circuit_tracer_is_pushed_with_its_card(
+    hub: Hub, model: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", WRITE)
+    shared, back = tmp_path / "shared", tmp_path / "back"
+
+    assert answer(capsys, "convert", source, "--to", "circuit-tracer", "--model", model, "--out", shared)[0] == 0
+    code, pushed = answer(capsys, "push", shared, "owner/traced")
+    assert (code, pushed["data"]["format"], "README.md" in pushed["data"]["files"]) == (0, "circuit-tracer", True)
+    assert answer(capsys, "pull", "owner/traced", "--out", back)[0] == 0
+
+    assert (back / "README.md").read_text() == (shared / "README.md").read_text()
+
+
 def test_the_graph_of_a_prompt_takes_a_repository_in_place_of_a_folder(hub: Hub, model: Path, source: Path) -> None:
     commit = hub.add(REPOSITORY, content_of(source))
     settings = Settings(model=str(model))
