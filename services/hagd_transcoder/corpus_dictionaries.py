@@ -202,6 +202,30 @@ def read_inputs(inputs: Mapping[str, Document]) -> tuple[LanguageModel, Corpus]:
     return model_from_document(inputs["model"]), corpus_from_document(inputs["corpus"])
 
 
+def measure(
+    model: LanguageModel,
+    corpus: Corpus,
+    dictionaries: Dictionaries,
+    context: StageContext,
+    *,
+    seed: int,
+    traced: int,
+    examples: ExamplePlan,
+) -> dict[str, Any]:
+    """Measure dictionaries on held-out documents, and on so many prompts that are traced, as JSON content.
+
+    Raises:
+        NonFiniteError: a dictionary gives NaN or infinity.
+    """
+    held_out = corpus.windows("held-out")
+    found = evaluate_on_corpus(model, dictionaries, corpus.windows("train"), held_out, context, seed, examples)
+    if traced:
+        said = trace_prompts(model, dictionaries, held_out, traced, context, seed)
+        layers = [layer | said.layers[layer["layer"]] for layer in found["layers"]]
+        found |= {**said.together, "layers": layers}
+    return found
+
+
 def _measured(
     inputs: Mapping[str, Document],
     model: LanguageModel,
@@ -211,13 +235,8 @@ def _measured(
     config: CorpusTranscoderConfig,
     context: StageContext,
 ) -> Document:
-    held_out = corpus.windows("held-out")
     examples = ExamplePlan(config.shown_features, config.shown_windows)
-    found = evaluate_on_corpus(model, dictionaries, corpus.windows("train"), held_out, context, plan.seed, examples)
-    if config.traced:
-        traced = trace_prompts(model, dictionaries, held_out, config.traced, context, plan.seed)
-        layers = [layer | traced.layers[layer["layer"]] for layer in found["layers"]]
-        found |= {**traced.together, "layers": layers}
+    found = measure(model, corpus, dictionaries, context, seed=plan.seed, traced=config.traced, examples=examples)
     metrics: dict[str, Any] = {
         "plan": {name: value for name, value in asdict(plan).items() if name != "checkpoints"},
         "model": dict(inputs["model"].content.get("provenance", {})),
