@@ -103,7 +103,7 @@ def make_plan(config: CorpusTranscoderConfig, model: LanguageModel, corpus: Corp
 
     Raises:
         InvalidInputError: a layer does not exist, k exceeds the features, there are more shards than layers, or the
-            MLPs are not such that a transcoder across layers could start at them or be like them.
+            MLPs are not such that what was asked for could start at them or be like them.
     """
     shape, gated = model.config, model.blocks[0].mlp.w_gate is not None
     layers = tuple(range(shape.n_layers)) if config.layers is None else tuple(sorted(config.layers))
