@@ -39,6 +39,10 @@ BATCH_TOKENS = 2048
 LEAST_BATCH_TOKENS = 256
 LEAST_UPDATES = 1000
 BUFFER_TOKENS = 4096
+DEAD_SHARE = 0.1
+LEAST_DEAD_TOKENS, MOST_DEAD_TOKENS = 25_600, 204_800
+"""A feature counts as dead after this share of the tokens, but within these bounds: early enough to be revived, late
+enough to be known for rare."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ def make_plan(config: CorpusTranscoderConfig, model: LanguageModel, corpus: Corp
 
     Raises:
         InvalidInputError: a layer does not exist, k exceeds the features, there are more shards than layers, or the
-            MLPs are not such that a transcoder across layers could start at them or be like them.
+            MLPs are not such that what was asked for could start at them or be like them.
     """
     shape, gated = model.config, model.blocks[0].mlp.w_gate is not None
     layers = tuple(range(shape.n_layers)) if config.layers is None else tuple(sorted(config.layers))
@@ -131,18 +135,26 @@ def make_plan(config: CorpusTranscoderConfig, model: LanguageModel, corpus: Corp
     updates = max(1, round(per_step * per_window / batch))
     steps = max(1, round(tokens / (per_step * per_window)))
     finetune_steps = _finetune_steps(config.finetune, steps)
-    across = config.kind == CROSS_LAYER
-    no_neurons = n_features > shape.d_mlp or config.decoders == "tied" or (across and gated)
+    across, has_gate = config.kind == CROSS_LAYER, gated and config.kind == "auto"
+    no_neurons = n_features > shape.d_mlp or config.decoders == "tied" or has_gate != gated
     place = config.start or ("random" if no_neurons else "mlp")
     usual = _USUAL[place]
     usual_rate = usual.learning_rate * math.sqrt(per_step * per_window / updates / BATCH_TOKENS)
-    activation = config.activation or ("relu" if across or (place == "random" and not gated) else "mlp")
+    activation = config.activation or ("relu" if across or (place == "random" and not has_gate) else "mlp")
     named = model.blocks[0].mlp.activation if activation == "mlp" else activation
-    if across:
-        _check_across(place, named, gated=gated)
+    if place == "mlp" and has_gate != gated:
+        raise InvalidInputError(
+            "corpus-transcoder.start is mlp, but these MLPs are gated and the encoders that were asked for are not",
+            "leave start out",
+        )
+    if across and named != "relu":
+        raise InvalidInputError(
+            f"corpus-transcoder.activation is mlp, which is {named}, but a cross-layer transcoder is ReLU",
+            "leave activation out",
+        )
     return CorpusPlan(
         layers=layers,
-        start=Start(n_features, place, config.skip, named),
+        start=Start(n_features, place, config.skip, named, has_gate),
         k_start=min(n_features, max(k, config.k_start or START_FACTOR * k)),
         k=k,
         rule=config.rule or ("batch-topk" if across else "topk"),
@@ -154,25 +166,13 @@ def make_plan(config: CorpusTranscoderConfig, model: LanguageModel, corpus: Corp
         finetune_weight=config.finetune_weight,
         learning_rate=config.learning_rate or usual_rate,
         auxiliary=usual.auxiliary if config.auxiliary is None else config.auxiliary,
+        dead_after=config.dead_after or min(MOST_DEAD_TOKENS, max(LEAST_DEAD_TOKENS, round(DEAD_SHARE * tokens))),
         balance=usual.balance if config.balance is None else config.balance,
         half=config.precision == "bfloat16",
         checkpoints=config.checkpoints,
         seed=config.seed,
         decoders=config.decoders if across else "own",
     )
-
-
-def _check_across(place: str, activation: str, *, gated: bool) -> None:
-    if activation != "relu":
-        raise InvalidInputError(
-            f"corpus-transcoder.activation is mlp, which is {activation}, but a cross-layer transcoder is ReLU",
-            "leave activation out",
-        )
-    if gated and place == "mlp":
-        raise InvalidInputError(
-            "corpus-transcoder.start is mlp, but these MLPs are gated and cross-layer encoders are not",
-            "leave start out",
-        )
 
 
 def _finetune_steps(share: float, steps: int) -> int:
@@ -202,6 +202,30 @@ def read_inputs(inputs: Mapping[str, Document]) -> tuple[LanguageModel, Corpus]:
     return model_from_document(inputs["model"]), corpus_from_document(inputs["corpus"])
 
 
+def measure(
+    model: LanguageModel,
+    corpus: Corpus,
+    dictionaries: Dictionaries,
+    context: StageContext,
+    *,
+    seed: int,
+    traced: int,
+    examples: ExamplePlan,
+) -> dict[str, Any]:
+    """Measure dictionaries on held-out documents, and on so many prompts that are traced, as JSON content.
+
+    Raises:
+        NonFiniteError: a dictionary gives NaN or infinity.
+    """
+    held_out = corpus.windows("held-out")
+    found = evaluate_on_corpus(model, dictionaries, corpus.windows("train"), held_out, context, seed, examples)
+    if traced:
+        said = trace_prompts(model, dictionaries, held_out, traced, context, seed)
+        layers = [layer | said.layers[layer["layer"]] for layer in found["layers"]]
+        found |= {**said.together, "layers": layers}
+    return found
+
+
 def _measured(
     inputs: Mapping[str, Document],
     model: LanguageModel,
@@ -211,13 +235,8 @@ def _measured(
     config: CorpusTranscoderConfig,
     context: StageContext,
 ) -> Document:
-    held_out = corpus.windows("held-out")
     examples = ExamplePlan(config.shown_features, config.shown_windows)
-    found = evaluate_on_corpus(model, dictionaries, corpus.windows("train"), held_out, context, plan.seed, examples)
-    if config.traced:
-        traced = trace_prompts(model, dictionaries, held_out, config.traced, context, plan.seed)
-        layers = [layer | traced.layers[layer["layer"]] for layer in found["layers"]]
-        found |= {**traced.together, "layers": layers}
+    found = measure(model, corpus, dictionaries, context, seed=plan.seed, traced=config.traced, examples=examples)
     metrics: dict[str, Any] = {
         "plan": {name: value for name, value in asdict(plan).items() if name != "checkpoints"},
         "model": dict(inputs["model"].content.get("provenance", {})),

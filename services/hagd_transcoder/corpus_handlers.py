@@ -18,9 +18,10 @@ class CorpusTranscoderConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    kind: Literal["auto", "cross-layer"] = "auto"
-    """`auto`: a dictionary for each layer, plain beside plain MLPs and gated beside SwiGLU. `cross-layer`: one
-    transcoder whose features read one layer and write to the MLP outputs of that layer and all later ones; ReLU."""
+    kind: Literal["auto", "transcoder", "cross-layer"] = "auto"
+    """`auto`: a dictionary for each layer, plain beside plain MLPs and gated beside SwiGLU. `transcoder`: plain ones
+    beside SwiGLU too, which is what other tools know. `cross-layer`: one transcoder whose features read one layer and
+    write to the MLP outputs of that layer and all later ones; ReLU."""
     decoders: Literal["untied", "tied"] = "untied"
     """Of a cross-layer feature: one for every layer that it writes to, or the same one for all."""
     n_features: Positive | None = None
@@ -37,10 +38,9 @@ class CorpusTranscoderConfig(BaseModel):
     start: Literal["mlp", "random"] | None = None
     """Where training starts: at the MLP's own weights, or at random ones; null for the latter where there are more
     features than neurons, because what goes beyond the neurons would learn nothing beside them, and for tied decoders
-    or across gated MLPs, which cannot start at neurons."""
+    or plain encoders of gated MLPs, which cannot start at neurons."""
     activation: Literal["mlp", "relu"] | None = None
-    """Of the features; null for the MLP's own, or ReLU across layers and for a random start beside an MLP without a
-    gate."""
+    """Of the features; null for the MLP's own, or ReLU across layers and for a random start without a gate."""
     skip: bool = True
     """Learn a linear path beside the features."""
     tokens: Positive | None = None
@@ -64,6 +64,9 @@ class CorpusTranscoderConfig(BaseModel):
     tokens."""
     auxiliary: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """Weight of the loss that lets dead features rebuild what is missing; null for 1/32, or 1/4 with a random start."""
+    dead_after: Positive | None = None
+    """Tokens without firing after which a feature counts as dead, that is as firing on fewer than one of so many; null
+    for a tenth of those to train on, but from 25,600 to 204,800."""
     balance: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """How fast features that are rarely kept are favoured where features compete for k, in the first 90 % of the
     steps; null for 0.02 with a random start and 0, which is not at all, with one at the MLP."""
@@ -76,7 +79,7 @@ class CorpusTranscoderConfig(BaseModel):
     shown_windows: Positive = 5
     """Held-out windows that each of them is shown by."""
     checkpoints: Positive = 10
-    """How often the state is kept on the way."""
+    """How often the state is kept on the way; besides, whenever five minutes have passed."""
     seed: Annotated[int, Field(ge=0)] = 0
     shards: Positive = 1
     """Parts that the layers are divided into, each trained by a worker of its own."""
@@ -147,7 +150,7 @@ def split(config: Config) -> Sequence[Config]:
 
 STAGE = StageSpec(
     id="corpus-transcoder",
-    semantics_version=3,
+    semantics_version=4,
     inputs=("model", "corpus"),
     outputs=("dictionaries", "training"),
     run="hagd_transcoder.corpus_dictionaries:run",

@@ -84,7 +84,7 @@ def split(config: Config) -> Sequence[Config]:
 
 STAGE = StageSpec(
     id="transcoder",
-    semantics_version=3,
+    semantics_version=4,
     inputs=("model", "task"),
     outputs=("dictionaries",),
     run="hagd_transcoder.dictionaries:run",

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hagd.artifacts.document import Document
+from hagd.dictionaries.cross_layer import Dictionaries
 from hagd.dictionaries.dictionary import neurons_of
 from hagd.dictionaries.formats.registry import check_belongs, read_folder
 from hagd.dictionaries.formats.spaces import fold
@@ -68,11 +69,20 @@ def _dictionaries(config: PromptConfig, loaded: LoadedModel) -> Document:
     if config.dictionaries == NEURONS:
         found = {layer: neurons_of(block.mlp, layer) for layer, block in enumerate(loaded.model.blocks)}
         return dictionaries_to_document(found, {})
-    asked = config.dictionaries_digest
-    if asked is not None and asked != digest_of_dictionaries(config.dictionaries):
+    content = read_dictionaries(config.dictionaries, config.dictionaries_digest, loaded, any_name=config.any_name)
+    return any_dictionaries_to_document(content, {})
+
+
+def read_dictionaries(path: str, digest: str | None, loaded: LoadedModel, *, any_name: bool) -> Dictionaries:
+    """Read a folder of dictionaries of a model, and fold them into its spaces.
+
+    Raises:
+        InvalidInputError: they are not those of the digest, not of this model, or cannot be read or folded.
+    """
+    if digest is not None and digest != digest_of_dictionaries(path):
         raise InvalidInputError(
             "the dictionaries are not those that were asked for", "give the folder that the digest belongs to"
         )
-    read = read_folder(Path(config.dictionaries).expanduser())
-    check_belongs(read, loaded, any_name=config.any_name)
-    return any_dictionaries_to_document(fold(read, loaded.model).content, {})
+    read = read_folder(Path(path).expanduser())
+    check_belongs(read, loaded, any_name=any_name)
+    return fold(read, loaded.model).content

@@ -1,14 +1,27 @@
 """`hagd transcoder train --data` on a tiny model, in a worker process as users run it, and all that it leaves."""
 
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
+import psutil
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from hagd.artifacts.document import Document
 from hagd.cli.app import run
+from hagd.errors import NotARunError
+from hagd.execution.checkpoints import load_checkpoint
+from hagd.extraction.opened import OpenRun
+from hagd.pipeline.folder import RunFolder
 from integration.command_line import CommandLine
 from unit.tasks.words import word_tokenizer
 
@@ -51,6 +64,79 @@ def test_training_on_text_leaves_its_quality_curves_and_examples(hagd: CommandLi
     assert hagd("transcoder", "train", "--tensorboard", "board", "--json").error["kind"] == "usage"
 
 
+@pytest.mark.parametrize("killed", ["the whole process group", "the worker alone"])
+def test_training_that_was_killed_goes_on_from_its_checkpoint_to_the_same_artifacts(
+    hagd: CommandLine, tmp_path: Path, killed: str
+) -> None:
+    more = ["corpus-transcoder.tokens=40000", "corpus-transcoder.buffer=64", "corpus-transcoder.checkpoints=100"]
+    options = [option for text in (*SET, *more) for option in ("--set", text)]
+    command = ["transcoder", "train", "--model", "model", "--data", "text", "--threads", "1", "--quiet", *options]
+    program = [sys.executable, "-c", "from hagd.cli.app import main; main()", *command, "--out", "killed"]
+    with subprocess.Popen(program, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as driver:
+        step, state = wait_for_checkpoint(tmp_path / "killed")
+        if killed == "the worker alone":
+            (worker,) = (it for it in psutil.Process(driver.pid).children() if it.memory_info().rss > 100 << 20)
+            worker.kill()
+            driver.communicate(timeout=300)
+            assert driver.returncode == 0
+        else:
+            os.killpg(driver.pid, signal.SIGKILL)
+            driver.wait(timeout=60)
+            assert "dictionaries" not in OpenRun.open(tmp_path / "killed").state.outputs
+            assert hagd(*command, "--out", "killed").code == 0
+    assert hagd(*command, "--out", "whole").code == 0
+
+    went_on, whole = OpenRun.open(tmp_path / "killed"), OpenRun.open(tmp_path / "whole")
+    for role in ("model", "corpus", "dictionaries"):
+        assert went_on.state.outputs[role] == whole.state.outputs[role]
+    curves, expected = went_on.document("training"), whole.document("training")
+    for name in ("tokens", "fvu", "l0", "dead_share"):
+        assert np.array_equal(curves.tensors[name], expected.tensors[name])
+    # The times until the checkpoint are those of the attempt that was killed, so nothing was begun anew.
+    stretches = int(step // (state.tensors["history.steps"].max()))
+    assert stretches > 2
+    before = state.tensors["history.seconds"][: stretches - 1]
+    assert np.array_equal(curves.tensors["seconds"][: stretches - 1, 0], before)
+
+
+def wait_for_checkpoint(root: Path) -> tuple[int, Document]:
+    """Give the first checkpoint of the training in a run folder that is some way on."""
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        time.sleep(0.01)
+        with contextlib.suppress(NotARunError, FileNotFoundError):
+            store = RunFolder.open(root).open_store(create=False)
+            for key in store.list("checkpoints/"):
+                found = load_checkpoint(store, key.split("/")[2])
+                if found is not None and found[0] >= 50:
+                    return found
+    raise AssertionError("nothing was kept")
+
+
+def test_dictionaries_in_a_folder_are_measured_on_text(hagd: CommandLine, tmp_path: Path) -> None:
+    for number, kind in enumerate(("auto", "cross-layer")):
+        options = [option for text in (*SET, f"corpus-transcoder.kind={kind}") for option in ("--set", text)]
+        command = ["transcoder", "train", "--model", "model", "--data", "text", "--threads", "1", "--quiet"]
+        assert hagd(*command, "--out", f"run{number}", *options).code == 0
+        folder = f"folder{number}"
+        assert hagd("transcoder", "convert", f"run{number}", "--model", "model", "--out", folder).code == 0
+
+        measure = ["transcoder", "eval", folder, "--model", "model", "--data", "text", "--set", "corpus.context=16"]
+        answer = hagd(*measure, "--threads", "1", "--out", f"measured{number}", "--json")
+        assert answer.code == 0, answer.out + answer.err
+        found = answer.data
+        assert [layer["layer"] for layer in found["layers"]] == [0, 1]
+        assert {"kl_nats_alone", "cross_entropy_alone", "fvu_linear", "l0", "dead_share"} < set(found["layers"][0])
+        assert 0 < found["fvu_mean"] < 2 and found["n_documents"] > 1
+        shown = hagd("transcoder", "eval", f"measured{number}", "--layer", "1").out
+        assert shown.startswith("share of tokens")
+    refused = hagd("transcoder", "eval", "run0", "--model", "model", "--data", "text", "--json")
+    assert refused.error["kind"] == "usage" and "convert" in refused.error["hint"]
+    assert hagd("transcoder", "eval", "run0", "--model", "model", "--json").error["kind"] == "usage"
+    (tmp_path / "text" / "more.json").write_text("{}")
+    assert "1 files are left out (1 .json)" in hagd(*measure, "--out", "measured1").err
+
+
 def test_a_transcoder_across_layers_is_shared_with_circuit_tracer_and_traced(hagd: CommandLine, tmp_path: Path) -> None:
     options = [option for text in SET for option in ("--set", text)]
     command = ["transcoder", "train", "--dictionary", "cross-layer", "--model", "model", "--data", "text"]
@@ -62,6 +148,8 @@ def test_a_transcoder_across_layers_is_shared_with_circuit_tracer_and_traced(hag
     answer = hagd(*convert, "--to", "circuit-tracer", "--out", "shared")
     assert answer.code == 0, answer.err
     assert [layer["jumps"] for layer in answer.data["layers"]] == [True, True]
+    card = (tmp_path / "shared" / "README.md").read_text()
+    assert "library_name: circuit-tracer" in card and "cross-layer" in card
     assert hagd(*convert, "--out", "card").code == 0
     assert "cross-layer" in (tmp_path / "card" / "README.md").read_text()
     build = ("graph", "build", "--text", "the cat sat on a mat", "--model", "model", "--dictionaries", "shared")

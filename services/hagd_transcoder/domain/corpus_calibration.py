@@ -36,6 +36,7 @@ from hagd_transcoder.domain.corpus_plan import SCALE_TOKENS, CorpusPlan
 from hagd_transcoder.domain.corpus_training import start_layers, windows_of_step
 from hagd_transcoder.domain.finetuning import finetune_step
 from hagd_transcoder.domain.layers import Layers, LayersApart
+from hagd_transcoder.domain.saving import SavePoints
 from hagd_transcoder.domain.schedules import annealed
 from hagd_transcoder.domain.sparse.trainer import state_of_trainers
 from hagd_transcoder.domain.traced_evaluation import trace_prompts
@@ -109,13 +110,13 @@ def time_training(
     stored = _time_storing(made, clock) / len(some) * n_layers
     # Each shard runs the model for itself.
     again = (shards - 1) * run * plan.alone_steps
-    n_checkpoints = 0 if plan.steps < 2 else (plan.steps - 1) // max(1, plan.steps // plan.checkpoints)
     at_start = min(started, run * max(1, min(len(windows), SCALE_TOKENS // corpus.context)) / plan.windows)
+    together = _time_finetuning(model, corpus, plan, stand_ins, context, clock)
     return TrainingTime(
         start=at_start + (started - at_start) * n_layers / len(some),
         steps=steps + again,
-        finetuning=_time_finetuning(model, corpus, plan, stand_ins, context, clock),
-        checkpoints=n_checkpoints * kept,
+        finetuning=together,
+        checkpoints=SavePoints.start(plan.steps, plan.checkpoints, clock).expected(steps + again + together) * kept,
         measuring=_time_measuring(model, corpus, plan, stand_ins, context, clock),
         tracing=traced * _time_prompt(model, corpus, stand_ins, context, clock) if traced else 0.0,
         storing=stored * (1 if shards == 1 else 2),
@@ -136,10 +137,11 @@ def _time_steps(
     still = replace(plan, learning_rate=0.0)
     middles = [int((number + 0.5) / _SLICES * plan.alone_steps) for number in range(_SLICES)]
     timed: dict[tuple[int, bool], float] = {}
+    per_step = plan.windows * corpus.context
 
     def kind(step: int) -> tuple[int, bool]:
         oldest = next(iter(layers.trainers.values())).dead_after
-        return annealed(step, plan.steps, plan.k_start, plan.k), step * plan.updates > oldest
+        return annealed(step, plan.steps, plan.k_start, plan.k), step * per_step > oldest
 
     def take(step: int) -> float:
         if kind(step)[1]:

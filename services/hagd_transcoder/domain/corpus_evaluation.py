@@ -250,14 +250,27 @@ def _together(
 def _alone(
     model: LanguageModel, replacement: Replacement, layers: Collection[int], held_out: Windows, seed: int
 ) -> dict[int, dict[str, float]]:
-    """Give the KL with one dictionary at a time in place of its MLP."""
+    """Give KL, cross-entropy, and what that is above the model's own on the same tokens, with one dictionary at a time
+    in place of its MLP."""
     ((batch, _), *_) = batches_of(held_out, ALONE_TOKENS, seed)
     plain = log_probabilities(model, batch, None, ())
+    following = batch.tokens[:, 1:][_predicted(batch)]
+    own = _cross_entropy(plain, following)
     found: dict[int, dict[str, float]] = {}
     for layer in layers:
         replaced = log_probabilities(model, batch, replacement, (layer,))
-        found[layer] = {"kl_nats_alone": divergence(plain, replaced) / len(plain)}
+        entropy = _cross_entropy(replaced, following)
+        found[layer] = {
+            "kl_nats_alone": divergence(plain, replaced) / len(plain),
+            "cross_entropy_alone": entropy,
+            "cross_entropy_increase_alone": entropy - own,
+        }
     return found
+
+
+def _cross_entropy(predicted: Float[Tensor, "token vocab"], following: Int[Tensor, " token"]) -> float:
+    """Give the mean surprise at the tokens that follow, in nats."""
+    return -float(predicted.gather(1, following[:, None]).mean(dtype=torch.float64))
 
 
 def _predicted(batch: Batch) -> Bool[Tensor, "batch following"]:

@@ -130,7 +130,7 @@ def require_memory(found: TrainingMemory, available_bytes: int) -> None:
 
 def _weight_bytes(plan: CorpusPlan, model: LanguageModel) -> int:
     """Give the bytes of one layer's weights."""
-    shape, matrices = model.config, 2 if model.blocks[0].mlp.w_gate is None else 3
+    shape, matrices = model.config, 3 if plan.start.gated else 2
     rows = plan.start.n_features * (matrices * shape.d_model + matrices - 1)
     return (rows + shape.d_model + (shape.d_model**2 if plan.start.skip else 0)) * _FLOAT
 

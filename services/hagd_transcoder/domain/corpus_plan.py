@@ -36,6 +36,8 @@ class CorpusPlan:
     finetune_weight: float
     learning_rate: float
     auxiliary: float
+    dead_after: int
+    """Tokens without firing after which a feature counts as dead."""
     balance: float
     half: bool
     checkpoints: int

@@ -5,7 +5,7 @@ steps all layers may learn together (`finetuning.py`).
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -25,6 +25,7 @@ from hagd_transcoder.domain.finetuning import finetune_step, start_finetuning
 from hagd_transcoder.domain.layers import Layers, LayersApart
 from hagd_transcoder.domain.layers_across import LayersAcross
 from hagd_transcoder.domain.recording import Recorder, StepMeasures
+from hagd_transcoder.domain.saving import SavePoints
 from hagd_transcoder.domain.sparse.trainer import SparseTrainer, restore_trainers, state_of_trainers
 
 _WEIGHT: Final = "finetune.weight"
@@ -38,8 +39,14 @@ class Trained(NamedTuple):
 
 
 @torch.no_grad()
-def train_on_corpus(model: LanguageModel, windows: Windows, plan: CorpusPlan, context: StageContext) -> Trained:
-    """Train one dictionary per planned layer, or one transcoder across all of them.
+def train_on_corpus(
+    model: LanguageModel,
+    windows: Windows,
+    plan: CorpusPlan,
+    context: StageContext,
+    clock: Callable[[], float] = time.monotonic,
+) -> Trained:
+    """Train one dictionary per planned layer, or one transcoder across all of them; `clock` gives seconds.
 
     Raises:
         NonFiniteError: an activation or a loss became NaN or infinite.
@@ -49,7 +56,7 @@ def train_on_corpus(model: LanguageModel, windows: Windows, plan: CorpusPlan, co
     layers = start_layers(model, windows, plan)
     recorder = Recorder.start(plan.layers, plan.steps)
     first, weight = _restore(context, layers.trainers, recorder)
-    every, began = max(1, plan.steps // plan.checkpoints), time.monotonic()
+    saving, began = SavePoints.start(plan.steps, plan.checkpoints, clock), clock()
     read, spent = recorder.so_far()
     for step in range(first, plan.steps):
         batch = windows.batch(windows_of_step(len(windows), plan.windows, step, plan.seed))
@@ -60,10 +67,10 @@ def train_on_corpus(model: LanguageModel, windows: Windows, plan: CorpusPlan, co
             weight = start_finetuning(model, batch, layers.trainers, plan) if weight is None else weight
             measures, kl_nats = finetune_step(model, batch, layers.trainers, plan, step, weight)
         read += int(batch.counted.sum())
-        seconds = spent + time.monotonic() - began
+        seconds = spent + clock() - began
         recorder.add(step, measures, read, seconds, kl_nats)
         context.progress(step + 1, plan.steps, _told(measures, kl_nats, read / seconds))
-        if (step + 1) % every == 0 and step + 1 < plan.steps:
+        if saving.is_due(step):
             state = state_of_trainers(layers.trainers) | recorder.state()
             if weight is not None:
                 state[_WEIGHT] = np.array([weight])
@@ -91,9 +98,9 @@ def start_layers(model: LanguageModel, windows: Windows, plan: CorpusPlan) -> La
 
 
 def _told(measures: Mapping[int, StepMeasures], kl_nats: float | None, speed: float) -> str:
-    mean = sum(it.fvu for it in measures.values()) / len(measures)
+    fvu, active, dead = (sum(column) / len(measures) for column in zip(*measures.values(), strict=True))
     together = "" if kl_nats is None else f", {kl_nats:.3f} nats with all MLPs replaced"
-    return f"unexplained {mean:.3f} of the variance{together}, {speed:.0f} tokens/s"
+    return f"unexplained {fvu:.3f}, {active:.1f} active, {dead:.1%} dead{together}, {speed:.0f} tokens/s"
 
 
 def _restore(

@@ -108,7 +108,12 @@ class LayersApart:
             dictionary = starting_dictionary(plan.start, mlp, layer, passage.x[batch.counted], generator)
             variance = variance_of(passage.out[batch.counted])
             trainers[layer] = SparseTrainer.start(
-                dictionary, variance, encoder, auxiliary=plan.auxiliary, balance=plan.balance
+                dictionary,
+                variance,
+                encoder,
+                auxiliary=plan.auxiliary,
+                dead_after=plan.dead_after,
+                balance=plan.balance,
             )
 
         run_trunk(model, batch.tokens, visit, upto=max(plan.layers), half=plan.half)

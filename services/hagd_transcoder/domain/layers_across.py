@@ -65,6 +65,7 @@ class LayersAcross:
                 variance / (later + 1) if tied else variance,
                 encoder,
                 auxiliary=plan.auxiliary,
+                dead_after=plan.dead_after,
                 balance=plan.balance,
             )
         return LayersAcross(trainers, units, variance, tied)

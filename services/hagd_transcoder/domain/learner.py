@@ -85,7 +85,7 @@ def start_learner(
     """Make the learner of one layer; `inputs` of its MLP set the scales and rank the neurons by usage."""
     smallest = plan.smallest_prefix or 2 * count_directions(mlp(inputs))
     x = inputs.flatten(0, 1)
-    start = Start(plan.n_features, plan.start, plan.skip, mlp.activation)
+    start = Start(plan.n_features, plan.start, plan.skip, mlp.activation, mlp.w_gate is not None)
     tensors = starting_tensors(start, mlp, layer, x, generator)
     for tensor in tensors.values():
         tensor.requires_grad_()

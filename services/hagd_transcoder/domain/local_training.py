@@ -4,6 +4,7 @@ One run of the model feeds all layers. Checkpoints and random numbers are as in 
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import torch
 from jaxtyping import Float
@@ -17,9 +18,13 @@ from hagd.tasks.splits import generator_for
 from hagd.tasks.task import PromptBatch
 from hagd_transcoder.domain.discovery import Discovery, Sample, causal_positions, other_positions
 from hagd_transcoder.domain.plan import CHECKPOINTS, ELSEWHERE, ELSEWHERE_SHARE, SCALE_PROMPTS, TrainingPlan
+from hagd_transcoder.domain.saving import SavePoints
 from hagd_transcoder.domain.sparse.step import Encoder
 from hagd_transcoder.domain.sparse.trainer import SparseTrainer, restore_trainers, state_of_trainers
 from hagd_transcoder.domain.starting import Start, starting_dictionary, variance_of
+
+_DEAD_STEPS: Final = 100
+"""Steps of the usual size whose tokens a feature may be silent on before it counts as dead."""
 
 
 @torch.no_grad()
@@ -37,14 +42,14 @@ def train_locally(
     generator = generator_for(plan.seed, "dictionaries")
     trainers = _start(model, discovery, plan, generator)
     first = _restore(context, trainers, generator)
-    every = max(1, plan.steps // CHECKPOINTS)
+    points = SavePoints.start(plan.steps, CHECKPOINTS)
     for step in range(first, plan.steps):
         sample = discovery.draw(plan.batch, generator)
         losses = [_step(model, sample, layer, trainer, plan, step) for layer, trainer in trainers.items()]
-        saving = (step + 1) % every == 0
+        saving = points.is_due(step)
         if saving or step % 10 == 0 or step == plan.steps - 1:
             context.progress(step + 1, plan.steps, f"training dictionaries, loss {sum(losses) / len(losses):.4f}")
-        if saving and step + 1 < plan.steps:
+        if saving:
             context.save_checkpoint(step + 1, _checkpoint(trainers, generator))
     return {layer: trainer.dictionary(layer) for layer, trainer in trainers.items()}
 
@@ -57,10 +62,16 @@ def _start(
     for layer in plan.layers:
         causal = causal_positions(sample.prompts.layout, layer, model.config.n_layers)
         x, mlp = sample.activations.mlp_in[layer][:, causal].flatten(0, 1), model.blocks[layer].mlp
-        start = Start(plan.n_features, plan.start, plan.skip, mlp.activation)
+        start = Start(plan.n_features, plan.start, plan.skip, mlp.activation, mlp.w_gate is not None)
         dictionary = starting_dictionary(start, mlp, layer, x, generator)
+        others = other_positions(sample.prompts.layout, layer, model.config.n_layers)
+        tokens = plan.batch * len(causal) + _few(plan.batch) * len(others)
         trainers[layer] = SparseTrainer.start(
-            dictionary, variance_of(mlp(x)), Encoder(mlp.activation, plan.k), auxiliary=plan.auxiliary
+            dictionary,
+            variance_of(mlp(x)),
+            Encoder(mlp.activation, plan.k),
+            auxiliary=plan.auxiliary,
+            dead_after=_DEAD_STEPS * tokens,
         )
     return trainers
 
@@ -80,7 +91,7 @@ def _tokens(
     """Give what the MLP reads and writes where it can reach a judged logit, and a little of it elsewhere."""
     layout, n_layers = sample.prompts.layout, model.config.n_layers
     causal, others = causal_positions(layout, layer, n_layers), other_positions(layout, layer, n_layers)
-    few = max(1, len(sample.prompts) // ELSEWHERE_SHARE)
+    few = _few(len(sample.prompts))
     sides = [
         torch.cat([side[layer][:, causal].flatten(0, 1), side[layer][:few, others].flatten(0, 1)])
         for side in (sample.activations.mlp_in, sample.activations.mlp_out)
@@ -89,6 +100,11 @@ def _tokens(
     importance = torch.full((len(sides[0]),), 1.0 / n_causal)
     importance[n_causal:] = ELSEWHERE / max(1, few * len(others))
     return sides[0], sides[1], importance
+
+
+def _few(n_prompts: int) -> int:
+    """Give how many prompts of a step are looked at elsewhere."""
+    return max(1, n_prompts // ELSEWHERE_SHARE)
 
 
 def _checkpoint(trainers: Mapping[int, SparseTrainer], generator: torch.Generator) -> Document:

@@ -31,6 +31,9 @@ class Start:
     """Whether there is a linear path beside the features; it starts at zero."""
     activation: str
     """Of the features, a name in `ACTIVATIONS`."""
+    gated: bool
+    """Whether encoders have a gate; beside MLPs without one there is nothing to start it at. Plain ones beside gated
+    MLPs start at random: such neurons have no plain form."""
 
 
 def starting_tensors(
@@ -38,7 +41,7 @@ def starting_tensors(
 ) -> dict[str, Tensor]:
     """Give the tensors of a `Dictionary` by name; what its MLP reads, `x`, ranks the neurons by usage."""
     if start.place == "random":
-        tensors = _at_random(start.n_features, mlp, x, generator)
+        tensors = _at_random(start, mlp, x, generator)
     else:
         tensors = _at_mlp(start.n_features, mlp, layer, mlp.neurons(x), generator)
     if start.skip:
@@ -52,7 +55,7 @@ def starting_dictionary(
     """Give the same as a dictionary that keeps every feature."""
     tensors = starting_tensors(start, mlp, layer, x, generator)
     return Dictionary(
-        kind="transcoder" if mlp.w_gate is None else "gated",
+        kind="gated" if start.gated else "transcoder",
         layer=layer,
         activation=start.activation,
         k=None,
@@ -99,7 +102,7 @@ def _at_mlp(
 
 
 def _at_random(
-    n_features: int, mlp: Mlp, x: Float[Tensor, "token d_model"], generator: torch.Generator
+    start: Start, mlp: Mlp, x: Float[Tensor, "token d_model"], generator: torch.Generator
 ) -> dict[str, Tensor]:
     """Give encoders whose pre-activations are about `_READ`, and decoders that write little: a step of the
     optimiser, which is as large for every weight, then turns encoders by little and decoders by much."""
@@ -108,11 +111,11 @@ def _at_random(
     writes = _WRITTEN * (out - mean).square().sum(-1).mean().sqrt()
 
     def read() -> Tensor:
-        return _READ * torch.randn(x.shape[-1], n_features, generator=generator) / reads
+        return _READ * torch.randn(x.shape[-1], start.n_features, generator=generator) / reads
 
-    directions = torch.randn(n_features, out.shape[-1], generator=generator)
-    tensors = {"w_enc": read(), "b_enc": torch.zeros(n_features), "b_dec": mean}
+    directions = torch.randn(start.n_features, out.shape[-1], generator=generator)
+    tensors = {"w_enc": read(), "b_enc": torch.zeros(start.n_features), "b_dec": mean}
     tensors["w_dec"] = directions / directions.norm(dim=-1, keepdim=True) * writes
-    if mlp.w_gate is not None:
-        tensors |= {"w_gate": read(), "b_gate": torch.zeros(n_features)}
+    if start.gated:
+        tensors |= {"w_gate": read(), "b_gate": torch.zeros(start.n_features)}
     return tensors

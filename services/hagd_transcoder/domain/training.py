@@ -30,6 +30,7 @@ from hagd_transcoder.domain.learner import (
 )
 from hagd_transcoder.domain.local_training import train_locally
 from hagd_transcoder.domain.plan import CHECKPOINTS, ELSEWHERE, ELSEWHERE_SHARE, SCALE_PROMPTS, TrainingPlan
+from hagd_transcoder.domain.saving import SavePoints
 
 
 def train(
@@ -51,14 +52,14 @@ def train(
         [tensor for learner in learners for tensor in learner.tensors.values()], lr=plan.learning_rate, fused=True
     )
     first = _restore(context, learners, optimiser, generator)
-    every = max(1, plan.steps // CHECKPOINTS)
+    points = SavePoints.start(plan.steps, CHECKPOINTS)
     for step in range(first, plan.steps):
         loss = _step(model, discovery, learners, optimiser, plan, step, generator)
-        saving = (step + 1) % every == 0
+        saving = points.is_due(step)
         if saving or step % 10 == 0 or step == plan.steps - 1:
             _require_finite(loss, step)
             context.progress(step + 1, plan.steps, f"training dictionaries, loss {float(loss):.4f}")
-        if saving and step + 1 < plan.steps:
+        if saving:
             context.save_checkpoint(step + 1, _checkpoint(learners, optimiser, generator))
     return {learner.layer: learner.finished() for learner in learners}
 

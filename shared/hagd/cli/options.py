@@ -54,7 +54,9 @@ def read_settings(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="Prompt pairs, one JSON object a line.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of model, dictionaries and verification.")] = 0,
-    dictionary: Annotated[str | None, typer.Option(help="transcoder, gated or neurons; on text cross-layer.")] = None,
+    dictionary: Annotated[
+        str | None, typer.Option(help="transcoder, gated or neurons; on text transcoder or cross-layer.")
+    ] = None,
     resolution: Annotated[str | None, typer.Option(help="feature, or mixed: whole blocks may be nodes.")] = None,
     sizes: Annotated[str | None, typer.Option(help="Circuit sizes in nodes, such as 49,70,106.")] = None,
     budget: Annotated[int | None, typer.Option(help="Causal evaluations that the search may spend.")] = None,

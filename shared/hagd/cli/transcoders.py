@@ -14,7 +14,6 @@ from hagd.cli.options import (
     JsonFlag,
     OutOption,
     QuietFlag,
-    RunFolderArgument,
     RunIdOption,
     StoreOption,
     ThreadsOption,
@@ -73,6 +72,7 @@ def train(
     if mix and not data:
         raise UsageError("--mix needs text to mix prompts into", "add --data")
     if data:
+        _say_left_out(data)
         plan = build_corpus_plan(settings, data, parse_mix(mix))
         folder = out or corpus_folder(settings, plan)
     else:
@@ -89,6 +89,14 @@ def train(
     write_quality(folder, state.run_id, as_json=as_json)
 
 
+def _say_left_out(data: list[Path]) -> None:
+    from hagd.corpora.sources import READ_SUFFIXES, told_left_out  # noqa: PLC0415
+
+    # A repository is no folder, so nothing is said of it.
+    if others := told_left_out([str(path) for path in data]):
+        say(f"{others}; read are {', '.join(READ_SUFFIXES)}")
+
+
 def _check_tensorboard(data: list[Path]) -> None:
     from hagd.extraction.event_files import require_writer  # noqa: PLC0415
 
@@ -99,15 +107,79 @@ def _check_tensorboard(data: list[Path]) -> None:
 
 @app.command("eval")
 def evaluate(
-    run: RunFolderArgument,
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SOURCE",
+            help="The folder that --out named; with --data a folder of dictionaries, or hub:OWNER/NAME[/FOLDER].",
+        ),
+    ],
+    data: Annotated[
+        list[Path],
+        typer.Option(help="Text to measure the dictionaries of a folder on; as of train."),
+    ] = [],  # noqa: B006  # typer copies it
+    model: Annotated[str | None, typer.Option(help="With --data: their model, a folder, hub id or 'smollm2'.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")] = None,
+    any_name: Annotated[
+        bool, typer.Option("--any-name", help="Take MODEL for theirs although the file names it otherwise.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="With --data: decides what is held out and drawn.")] = 0,
+    assign: Annotated[
+        list[str],
+        typer.Option("--set", metavar="STAGE.FIELD=VALUE", help="Any field of corpus or corpus-evaluation."),
+    ] = [],  # noqa: B006  # typer copies it
+    out: OutOption = None,
+    store: StoreOption = None,
+    threads: ThreadsOption = None,
     run_id: RunIdOption = None,
     layer: Annotated[
         int | None, typer.Option(min=0, help="Show how often features of this layer fire, and what some fire on most.")
     ] = None,
+    quiet: QuietFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Print the quality of a run's dictionaries on held-out prompts or documents; --json holds all that is known."""
+    """Print the quality of a run's dictionaries on held-out prompts or documents, or, with --data, measure dictionaries
+    of any tool on text; --json holds all that is known."""
+    if data:
+        from hagd.extraction.settings import Settings, parse_assignments  # noqa: PLC0415
+
+        asked = Settings(model=model, revision=revision, seed=seed, overrides=parse_assignments(assign))
+        run, run_id = _measured(
+            asked, source, data, any_name=any_name, out=out, store=store, threads=threads, quiet=quiet
+        )
+    else:
+        if model is not None:
+            raise UsageError("--model is for dictionaries that are measured on text", "add --data")
+        run = source
     if layer is None:
         write_quality(run, run_id, as_json=as_json)
     else:
         write_layer(run, run_id, layer, as_json=as_json)
+
+
+def _measured(
+    settings: "Settings",
+    dictionaries: Path,
+    data: list[Path],
+    *,
+    any_name: bool,
+    out: Path | None,
+    store: str | None,
+    threads: int | None,
+    quiet: bool,
+) -> tuple[Path, str]:
+    """Measure the dictionaries of a folder on text; give the folder and the id of the run that did."""
+    from hagd.extraction.corpus_plan import EVALUATE, build_evaluation_plan, corpus_folder  # noqa: PLC0415
+    from hagd.pipeline.folder import is_run  # noqa: PLC0415
+
+    if is_run(dictionaries):
+        raise UsageError(
+            f"{dictionaries} is a run, and --data is for folders of dictionaries",
+            "write them with hagd transcoder convert, or leave --data out to see what was measured",
+        )
+    _say_left_out(data)
+    plan = build_evaluation_plan(settings, dictionaries, data, any_name=any_name)
+    folder = out or corpus_folder(settings, plan, "eval")
+    state = run_plan(folder, plan, EVALUATE, store=store, threads=threads, quiet=quiet)
+    say(f"what was measured is in {folder}")
+    return folder, state.run_id

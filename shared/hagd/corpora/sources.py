@@ -6,24 +6,32 @@ others, are told by the name of the field that holds the text. How a file is rea
 digest covers.
 """
 
+import contextlib
 import gzip
 import hashlib
 import json
 import random
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final, cast
 
-from hagd.corpora.tables import TABLE_SUFFIXES, texts_of_table
+from hagd.corpora.tables import TABLE_SUFFIXES, texts_of_table, unpacked
 from hagd.errors import InvalidInputError
 
 TEXT_SUFFIXES: Final = frozenset({".txt", ".md", ".rst"})
-JSON_SUFFIXES: Final = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".json.gz")
+JSON_SUFFIXES: Final = tuple(
+    it + packing for it in (".jsonl", ".ndjson", ".json") for packing in ("", ".gz", ".zst") if it + packing != ".json"
+)
+"""Of lines of JSON. A plain `.json` is mostly one value over many lines, such as settings, so it is left out."""
+READ_SUFFIXES: Final = (*sorted(TEXT_SUFFIXES | TABLE_SUFFIXES), *JSON_SUFFIXES)
+"""What is read of a folder."""
 FIELDS: Final = ("text", "raw_content", "content")
 """Fields that hold the text, the first one that is there: RedPajama's first schema, its second, and others."""
 MOST_DOCUMENT_BYTES: Final = 64 << 20
+_SHOWN_ENDINGS: Final = 4
 BUFFER: Final = 4096
 """Documents among which the next one is drawn, at most."""
 BUFFER_CHARACTERS: Final = 256 << 20
@@ -40,12 +48,30 @@ def files_of(paths: Sequence[str]) -> tuple[Path, ...]:
     for text in paths:
         inside = _inside(text)
         if not inside:
+            others = told_left_out([text])
             raise InvalidInputError(
-                f"there is no text at {text}",
-                f"give a file, or a folder with {', '.join((*sorted(TEXT_SUFFIXES | TABLE_SUFFIXES), *JSON_SUFFIXES))}",
+                f"there is no text at {text}{f': {others}' if others else ''}",
+                f"give a file, or a folder with {', '.join(READ_SUFFIXES)}",
             )
         found += inside
     return tuple(found)
+
+
+def told_left_out(paths: Sequence[str]) -> str:
+    """Say how many files of folders are not read, by their endings; nothing where all are."""
+    endings: Counter[str] = Counter()
+    for text in paths:
+        with contextlib.suppress(OSError, RuntimeError):
+            folder = Path(text).expanduser()
+            for file in folder.rglob("*") if folder.is_dir() else ():
+                # Beside the text lie what hides, and the settings and caches of `datasets`.
+                if not (_is_read(file) or file.name.startswith(".") or _is_of_datasets(file)) and file.is_file():
+                    endings["".join(file.suffixes[-2:]).lower() or file.name] += 1
+    if not endings:
+        return ""
+    ordered = sorted(endings.items(), key=lambda it: (-it[1], it[0]))
+    most = ", ".join(f"{count} {ending}" for ending, count in ordered[:_SHOWN_ENDINGS])
+    return f"{endings.total()} files are left out ({most}{', ...' if len(endings) > _SHOWN_ENDINGS else ''})"
 
 
 def digest_of_files(files: Sequence[Path]) -> str:
@@ -59,7 +85,7 @@ def digest_of_files(files: Sequence[Path]) -> str:
         try:
             with file.open("rb") as stream:
                 way = "lines" if _is_lines(file) else file.suffix.lower() if _is_table(file) else "text"
-                whole.update(f"{way} {_is_packed(file)} ".encode())
+                whole.update(f"{way} {_packing(file)} ".encode())
                 whole.update(hashlib.file_digest(stream, "sha256").digest())
         except OSError as error:
             raise InvalidInputError(f"{file} cannot be read: {error.strerror}", "check the path") from error
@@ -128,6 +154,10 @@ def _is_read(path: Path) -> bool:
     return _is_lines(path) or _is_table(path) or _is_text(path)
 
 
+def _is_of_datasets(path: Path) -> bool:
+    return path.suffix.lower() == ".arrow" or path.name in {"state.json", "dataset_info.json", "dataset_dict.json"}
+
+
 def _saved(state: Path) -> set[str]:
     """Give the names of the files that make up a saved dataset.
 
@@ -152,12 +182,19 @@ def _is_lines(path: Path) -> bool:
     return path.name.lower().endswith(JSON_SUFFIXES)
 
 
-def _is_packed(path: Path) -> bool:
-    return path.suffix.lower() == ".gz"
+def _packing(path: Path) -> str | bool:
+    """Give how a file is packed; True, which digests hold, for gzip."""
+    return {".gz": True, ".zst": "zst"}.get(path.suffix.lower(), False)
 
 
 def _opened(file: Path) -> gzip.GzipFile | BufferedReader:
-    return gzip.GzipFile(file) if _is_packed(file) else file.open("rb")
+    match _packing(file):
+        case "zst":
+            return unpacked(file)
+        case True:
+            return gzip.GzipFile(file)
+        case _:
+            return file.open("rb")
 
 
 def _of_lines(file: Path, stream: gzip.GzipFile | BufferedReader, field: str | None) -> Iterator[str]:

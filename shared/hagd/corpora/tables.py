@@ -1,10 +1,11 @@
-"""Text in a column of a table: parquet, arrow as `datasets` saves it, csv.
+"""Text in a column of a table: parquet, arrow as `datasets` saves it, csv; and files packed by Zstandard.
 
 Read batch by batch with pyarrow, which the extra `hagd[datasets]` brings; the library `datasets` itself is not needed.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,6 +37,16 @@ def texts_of_table(path: Path, names: tuple[str, ...], most_bytes: int) -> Itera
         raise InvalidInputError(f"{path} cannot be read: {error}", "check the file") from error
 
 
+def unpacked(path: Path) -> BufferedReader:
+    """Open a file that Zstandard packed, in one piece or several.
+
+    Raises:
+        InvalidInputError: pyarrow is missing.
+        OSError: the file cannot be read; so does the stream where it is damaged or cut short.
+    """
+    return BufferedReader(_arrow(path).root.input_stream(str(path), compression="zstd"))
+
+
 @dataclass(frozen=True)
 class _Arrow:
     """The parts of pyarrow that are used."""
@@ -52,7 +63,7 @@ def _arrow(path: Path) -> _Arrow:
         import pyarrow  # noqa: PLC0415
         from pyarrow import csv, ipc, parquet  # noqa: PLC0415
     except ImportError as error:
-        raise InvalidInputError(f"{path} is a table, and pyarrow is missing", "pip install 'hagd[datasets]'") from error
+        raise InvalidInputError(f"{path} cannot be read: pyarrow is missing", "pip install 'hagd[datasets]'") from error
     return _Arrow(pyarrow, csv, ipc, parquet)
 
 

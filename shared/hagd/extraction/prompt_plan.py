@@ -68,7 +68,7 @@ def build_prompt_plan(
         "local-graph": {"targets": list(asked.targets)} if asked.targets else {},
     }
     if asked.dictionaries != NEURONS:
-        configs["prompt"]["dictionaries"] = str(_folder_of(asked.dictionaries).absolute())
+        configs["prompt"]["dictionaries"] = str(folder_of(asked.dictionaries).absolute())
     if asked.against is not None:
         configs["local-graph"]["against"] = asked.against
     if asked.nodes is not None:
@@ -82,7 +82,8 @@ def build_prompt_plan(
     return plan
 
 
-def _folder_of(dictionaries: str) -> Path:
+def folder_of(dictionaries: str) -> Path:
+    """Give the folder that a path or `hub:OWNER/NAME[/FOLDER][@REVISION]` names; errors as the hub answers."""
     if not is_hub(dictionaries):
         return Path(dictionaries).expanduser()
     # The formats, which tell what a repository is of, load torch.

@@ -6,62 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from hagd.cli.app import run
-from hagd.dictionaries.dictionary import neurons_of
-from hagd.dictionaries.formats import circuit_tracer
 from hagd.dictionaries.formats.registry import read_folder
-from hagd.models.architectures import convert
 from unit.dictionaries.formats.layouts import by_layer
-from unit.tasks.words import BOS, word_tokenizer, words_of
-
-WORDS = words_of("the cat sat on a mat and saw the other cat that had once sat there")
-LAYERS, D_MODEL, D_MLP = 2, 10, 17
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Save a model whose MLPs are relu, so that their own neurons are transcoders of other tools."""
-    tokenizer = word_tokenizer(WORDS)
-    config = GPT2Config(
-        vocab_size=tokenizer.vocab_size,
-        n_positions=13,
-        n_embd=D_MODEL,
-        n_layer=LAYERS,
-        n_head=2,
-        n_inner=D_MLP,
-        activation_function="relu",
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-    module = GPT2LMHeadModel(config).eval()
-    draw = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, weight in module.named_parameters():
-            noise = torch.randn(weight.shape, generator=draw)
-            weight.copy_(4 + 0.3 * noise if "ln_2" in name and name.endswith("weight") else 0.5 * noise)
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    module.save_pretrained(folder)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend, bos_token=BOS).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def source(model: Path, tmp_path: Path) -> Path:
-    """Write the model's own neurons as circuit-tracer has its transcoders."""
-    blocks = convert(GPT2LMHeadModel.from_pretrained(model).eval()).blocks
-    folder = tmp_path / "source"
-    folder.mkdir()
-    circuit_tracer.write({layer: neurons_of(it.mlp, layer) for layer, it in enumerate(blocks)}, folder, "tiny")
-    return folder
-
-
-@pytest.fixture
-def text(tmp_path: Path) -> Path:
-    path = tmp_path / "text.txt"
-    path.write_text(" ".join(WORDS * 5))
-    return path
 
 
 def answer(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, Any]:
@@ -81,13 +29,15 @@ def test_transcoders_are_measured_and_written_for_the_hub_and_back(
         "mlp-input",
         "tiny",
     )
-    assert [row["features"] for row in told["data"]["layers"]] == [D_MLP, D_MLP]
+    assert [row["features"] for row in told["data"]["layers"]] == [17, 17]
     assert all(row["fvu"] < 1e-6 for row in told["data"]["layers"])
     assert {path.name for path in shared.iterdir()} == {"config.json", "model.safetensors", "README.md"}
     measured = json.loads((shared / "config.json").read_text())["metrics"]["layers"]
     assert [row["layer"] for row in measured] == [0, 1]
 
     assert answer(capsys, shared, "--to", "circuit-tracer", "--model", model, "--out", again)[0] == 0
+    card = (again / "README.md").read_text()
+    assert "library_name: circuit-tracer" in card and "base model: tiny" in card and "read from: hf" in card
     for layer, before in by_layer(read_folder(source)).items():
         after = by_layer(read_folder(again))[layer]
         assert all(torch.equal(getattr(before, it), getattr(after, it)) for it in ("w_enc", "b_enc", "w_dec", "b_dec"))

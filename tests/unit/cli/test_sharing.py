@@ -11,39 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from hagd.cli.app import run
-from hagd.dictionaries.dictionary import neurons_of
-from hagd.dictionaries.formats import circuit_tracer
 from hagd.dictionaries.formats.registry import read_folder
 from hagd.extraction.prompt_plan import PromptSettings, build_prompt_plan
 from hagd.extraction.settings import Settings
-from hagd.models.architectures import convert
 from hub_server import WRITE, Hub, environment_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 REPOSITORY = "models/owner/name"
 HAGD = str(Path(sys.executable).parent / "hagd")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Save a model whose MLPs are relu, so that its own neurons are transcoders."""
-    config = GPT2Config(vocab_size=13, n_positions=11, n_embd=10, n_layer=2, n_head=2, n_inner=17)
-    config.activation_function = "relu"
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    GPT2LMHeadModel(config).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def source(model: Path, tmp_path: Path) -> Path:
-    blocks = convert(GPT2LMHeadModel.from_pretrained(model).eval()).blocks
-    folder = tmp_path / "source"
-    folder.mkdir()
-    circuit_tracer.write({layer: neurons_of(it.mlp, layer) for layer, it in enumerate(blocks)}, folder, "tiny")
-    return folder
 
 
 def content_of(folder: Path) -> dict[str, bytes]:
@@ -80,6 +57,20 @@ def test_dictionaries_are_converted_pushed_and_pulled_and_say_where_they_came_fr
     assert f"owner/name at {first}" in (back / "README.md").read_text()
     assert json.loads((back / "config.json").read_text())["origin"] == f"owner/name at {first}"
     assert read_folder(back).source_format == "hf"
+
+
+def test_what_is_written_for_circuit_tracer_is_pushed_with_its_card(
+    hub: Hub, model: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", WRITE)
+    shared, back = tmp_path / "shared", tmp_path / "back"
+
+    assert answer(capsys, "convert", source, "--to", "circuit-tracer", "--model", model, "--out", shared)[0] == 0
+    code, pushed = answer(capsys, "push", shared, "owner/traced")
+    assert (code, pushed["data"]["format"], "README.md" in pushed["data"]["files"]) == (0, "circuit-tracer", True)
+    assert answer(capsys, "pull", "owner/traced", "--out", back)[0] == 0
+
+    assert (back / "README.md").read_text() == (shared / "README.md").read_text()
 
 
 def test_the_graph_of_a_prompt_takes_a_repository_in_place_of_a_folder(hub: Hub, model: Path, source: Path) -> None:

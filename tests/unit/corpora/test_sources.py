@@ -4,9 +4,10 @@ import gzip
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from hagd.corpora.sources import digest_of_files, documents, files_of, shuffled
+from hagd.corpora.sources import digest_of_files, documents, files_of, shuffled, told_left_out
 from hagd.errors import InvalidInputError
 
 FIRST_SCHEMA = {"text": "one", "meta": {"source": "x"}, "red_pajama_subset": "arxiv"}
@@ -30,6 +31,37 @@ def test_packed_lines_and_text_files_are_read(tmp_path: Path) -> None:
     packed.write_bytes(gzip.compress(b'{"text": "packed"}\n\n{"text": "again"}\n'))
     (tmp_path / "b.txt").write_text("plain\n")
     assert list(documents(files_of([str(tmp_path)]))) == ["packed", "again", "plain\n"]
+
+
+def test_lines_packed_by_zstandard_are_read_in_one_piece_or_several(tmp_path: Path) -> None:
+    def pack(*lines: bytes) -> bytes:
+        return b"".join(pa.compress(line, codec="zstd", asbytes=True) for line in lines)
+
+    whole, parts = tmp_path / "a.jsonl.zst", tmp_path / "b.jsonl.zst"
+    whole.write_bytes(pack(b'{"text": "packed"}\n\n{"text": "again"}\n'))
+    parts.write_bytes(pack(b'{"text": "fir', b'st"}\n{"text": "second"}\n'))
+    assert list(documents(files_of([str(tmp_path)]))) == ["packed", "again", "first", "second"]
+    with pytest.raises(InvalidInputError, match=r"a\.jsonl\.zst cannot be read"):
+        whole.write_bytes(pack(b'{"text": "packed"}\n' * 1000)[:-7])
+        list(documents([whole]))
+    with pytest.raises(InvalidInputError, match=r"b\.jsonl\.zst cannot be read"):
+        parts.write_bytes(b'{"text": "not packed"}\n')
+        list(documents([parts]))
+
+
+def test_what_is_left_out_of_a_folder_is_told_by_number_and_ending(tmp_path: Path) -> None:
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    for name in ("a.txt", "b.jsonl", ".hidden", "saved/state.json", "saved/dataset_info.json", "saved/cache-1.arrow"):
+        (tmp_path / name).write_text('{"_data_files": []}')
+    assert told_left_out([str(tmp_path)]) == ""
+    for name in ("c.json", "d.JSON", "e.tar.gz", "LICENSE"):
+        (tmp_path / name).write_text("x")
+    assert told_left_out([str(tmp_path)]) == "4 files are left out (2 .json, 1 .tar.gz, 1 LICENSE)"
+    (tmp_path / "a.txt").unlink()
+    (tmp_path / "b.jsonl").unlink()
+    with pytest.raises(InvalidInputError, match=r"there is no text at .*: 4 files are left out \(2 \.json"):
+        files_of([str(tmp_path)])
 
 
 def test_a_folder_is_read_in_the_order_of_its_names_and_other_files_are_left(tmp_path: Path) -> None:

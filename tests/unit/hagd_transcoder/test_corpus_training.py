@@ -1,6 +1,8 @@
 """Dictionaries from a corpus: the same whether layers learn together or apart, at once or with a stop between."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,15 +13,17 @@ from hagd.artifacts.document import Document
 from hagd.corpora.corpus import Corpus
 from hagd.corpora.storage import corpus_to_document
 from hagd.dictionaries.dictionary import neurons_of
+from hagd.dictionaries.formats import circuit_tracer
+from hagd.dictionaries.formats.registry import read_folder
 from hagd.dictionaries.history import TrainingHistory, history_from_document, history_to_document, join_histories
 from hagd.dictionaries.metrics import fraction_unexplained
 from hagd.dictionaries.storage import dictionaries_from_document
 from hagd.errors import CancelledError, CorruptArtifactError, InvalidInputError
 from hagd.models.storage import model_to_document
-from hagd.models.trunk import run_trunk
+from hagd.models.trunk import Passage, run_trunk
 from hagd.testing import RecordingContext
-from hagd_transcoder.corpus_dictionaries import join, run, run_shard
-from hagd_transcoder.corpus_handlers import resolve, split
+from hagd_transcoder.corpus_dictionaries import join, make_plan, run, run_shard
+from hagd_transcoder.corpus_handlers import read_config, resolve, split
 from hagd_transcoder.domain.corpus_evaluation import evaluate_on_corpus
 from hagd_transcoder.domain.corpus_training import windows_of_step
 from hagd_transcoder.domain.recording import Recorder, StepMeasures
@@ -145,6 +149,40 @@ def test_every_window_is_read_once_before_any_is_read_again() -> None:
     assert read[:11].tolist() != read[11:22].tolist()
 
 
+@pytest.mark.parametrize("rule", ["topk", "batch-topk"])
+def test_plain_transcoders_beside_gated_mlps_learn_and_are_written_for_circuit_tracer(
+    rule: str, tmp_path: Path
+) -> None:
+    def trained(tokens: int) -> Document:
+        config = {**CONFIG, "kind": "transcoder", "rule": rule, "tokens": tokens, "learning_rate": 5e-3}
+        return run(inputs(), config, RecordingContext())["dictionaries"]
+
+    document = trained(6000)
+    metrics = document.content["metrics"]
+    assert metrics["plan"]["start"]["place"] == "random"
+    assert metrics["fvu_mean"] < 0.85 * trained(120).content["metrics"]["fvu_mean"]
+    found = dictionaries_from_document(document)
+    assert {(it.kind, it.activation, it.w_gate) for it in found.values()} == {("transcoder", "relu", None)}
+    circuit_tracer.write(found, tmp_path, "tiny")
+    content = read_folder(tmp_path).content
+    assert isinstance(content, dict)
+    x = torch.randn(7, MODEL.config.d_model, generator=torch.Generator().manual_seed(2))
+    for layer, dictionary in found.items():
+        again = content[layer]
+        assert torch.allclose(
+            again.decode(again.encode(x), x), dictionary.decode(dictionary.encode(x), x), rtol=1e-5, atol=1e-6
+        )
+
+
+def test_gated_dictionaries_are_refused_for_circuit_tracer_with_the_settings_that_help(tmp_path: Path) -> None:
+    gated = dictionaries_from_document(run(inputs(), {**CONFIG, "tokens": 120}, RecordingContext())["dictionaries"])
+    with pytest.raises(InvalidInputError) as refused:
+        circuit_tracer.write(gated, tmp_path, "tiny")
+    named = dict(it.split("=") for it in re.findall(r"corpus-transcoder\.(\w+=\w+)", refused.value.hint))
+    plain = run(inputs(), {**CONFIG, "tokens": 120, **named}, RecordingContext())["dictionaries"]
+    circuit_tracer.write(dictionaries_from_document(plain), tmp_path, "tiny")
+
+
 def test_batch_top_k_ends_as_thresholds_that_keep_about_k() -> None:
     found = run(inputs(), {**CONFIG, "rule": "batch-topk", "tokens": 6000}, RecordingContext())["dictionaries"]
     for layer, dictionary in dictionaries_from_document(found).items():
@@ -160,6 +198,50 @@ def test_neurons_leave_nothing_unexplained_and_change_nothing() -> None:
     assert abs(found["kl_nats"]) < 1e-6
     assert found["cross_entropy_recovered"] == pytest.approx(1)
     assert [layer["dead_share"] for layer in found["layers"]] == [0, 0, 0]
+    assert all(abs(layer["cross_entropy_increase_alone"]) < 1e-6 for layer in found["layers"])
+
+
+def test_one_mlp_replaced_is_measured_by_what_the_model_then_says_of_the_next_tokens() -> None:
+    document = run(inputs(), CONFIG, RecordingContext())["dictionaries"]
+    found, held_out = dictionaries_from_document(document), corpus().windows("held-out")
+
+    def cross_entropy(replaced: int | None) -> float:
+        surprise: list[torch.Tensor] = []
+        for number in range(len(held_out)):
+            batch = held_out.batch([number])
+
+            def visit(layer: int, it: Passage) -> torch.Tensor:
+                out = it.out.clone()
+                if layer == replaced:
+                    out[:, 1:] = found[layer].decode(found[layer].encode(it.x), it.x)[:, 1:]
+                return out
+
+            predicted = MODEL.logits(run_trunk(MODEL, batch.tokens, visit))[0].log_softmax(-1)
+            surprise += [-predicted[pos, token] for pos, token in enumerate(batch.tokens[0, 1:].tolist())]
+        return float(sum(surprise) / len(surprise))
+
+    plain = cross_entropy(None)
+    for layer, measured in enumerate(document.content["metrics"]["layers"]):
+        replaced = cross_entropy(layer)
+        assert measured["cross_entropy_alone"] == pytest.approx(replaced, rel=1e-5)
+        assert measured["cross_entropy_increase_alone"] == pytest.approx(replaced - plain, abs=1e-5)
+        assert abs(replaced - plain) > 1e-4
+
+
+def test_how_soon_a_feature_is_dead_follows_from_the_tokens_and_not_from_the_batch() -> None:
+    def dead_after(**config: Any) -> int:
+        return make_plan(read_config({**CONFIG, "buffer": None, **config}), MODEL, corpus()).dead_after
+
+    for batch in (60, 2048):
+        assert [dead_after(batch=batch, tokens=it) for it in (1200, 700_000, 9_000_000)] == [25_600, 70_000, 204_800]
+    assert dead_after(dead_after=77) == 77
+
+
+def test_progress_tells_error_activity_dead_share_and_speed() -> None:
+    context = RecordingContext()
+    run(inputs(), {**CONFIG, "n_features": 11, "k": 2, "traced": 0}, context)
+    (*_, last) = (text for _, _, text in context.reports if "tokens/s" in text)
+    assert re.fullmatch(r"unexplained 0\.\d{3}, 2\.0 active, \d+\.\d% dead, \d+ tokens/s", last)
 
 
 def test_errors_are_those_of_all_held_out_tokens_but_the_first_of_each_window() -> None:
@@ -183,6 +265,8 @@ def test_what_does_not_fit_is_refused() -> None:
         resolve({"n_features": 13, "k": 14})
     with pytest.raises(InvalidInputError, match="names layer 3, but the model has 3"):
         run(inputs(), {**CONFIG, "layers": [3]}, RecordingContext())
+    with pytest.raises(InvalidInputError, match="these MLPs are gated"):
+        run(inputs(), {**CONFIG, "kind": "transcoder", "start": "mlp"}, RecordingContext())
     with pytest.raises(InvalidInputError, match="only 3 layers get a dictionary"):
         run_shard(inputs(), {**CONFIG, "shards": 4, "shard": 0}, RecordingContext())
     with pytest.raises(InvalidInputError, match="k is 64, but there are only 7"):

@@ -61,12 +61,28 @@ def test_features_that_never_win_learn_from_the_error_of_the_others_alone() -> N
     weak[:12] *= 1e-4
     moved: list[bool] = []
     for auxiliary in (0.0, 0.5):
-        learner = trainer(replace(start, w_dec=weak), 4, auxiliary=auxiliary, dead_after=4)
+        learner = trainer(replace(start, w_dec=weak), 4, auxiliary=auxiliary, dead_after=500)
         for step in range(12):
             x = tokens(128, step)
             learner.step(x, mlp()(x), 1e-6)
         moved.append(not learner.weights["dec"][:12].equal(weak[:12]))
     assert moved == [False, True]
+
+
+def test_a_feature_is_dead_by_the_tokens_since_it_fired_whatever_the_batch() -> None:
+    start = neurons_of(mlp(), 0)
+    weak = start.w_dec.clone()
+    weak[:12] *= 1e-4
+    for batch in (32, 64, 160):
+        learner = trainer(replace(start, w_dec=weak), 4, auxiliary=0.0, dead_after=319)
+        shares = list[float]()
+        for step in range(640 // batch):
+            x = tokens(batch, step)
+            learner.step(x, mlp()(x), 1e-9)
+            shares.append(learner.dead_share())
+        silent = 320 // batch
+        assert max(shares[: silent - 1]) == 0
+        assert min(shares[silent - 1 :]) >= 0.3
 
 
 def test_rare_features_are_favoured_until_they_are_kept_and_the_rest_never() -> None:
@@ -85,7 +101,7 @@ def test_rare_features_are_favoured_until_they_are_kept_and_the_rest_never() -> 
 
 
 def test_training_goes_on_from_a_checkpoint_as_if_nothing_had_happened() -> None:
-    settings = {"dead_after": 3, "balance": 0.1}
+    settings = {"dead_after": 190, "balance": 0.1}
     whole, first = trainer(neurons_of(mlp(), 0), 5, **settings), trainer(neurons_of(mlp(), 0), 5, **settings)
     for step in range(12):
         x = tokens(64, step)

@@ -8,6 +8,7 @@ by as much as it takes.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ _ROWS = ("enc", "gate", "dec", "b_enc", "b_gate")
 """Weights of which every feature has a row."""
 _DENSE, _DENSE_HALF = 12, 32
 """Whole matrices pay from one feature kept of so many, in single precision and with products in bfloat16."""
+DEAD_AFTER: Final = 204_800
+"""Tokens, unless said otherwise."""
 _NEWEST = 0.05
 """Weight of the newest batch in the moving average."""
 _REVIVED = 64
@@ -49,12 +52,12 @@ class SparseTrainer:
     auxiliary: float
     """Weight of the loss that lets dead features rebuild what is missing; 0 for none."""
     dead_after: int
-    """Steps without firing after which a feature counts as dead."""
+    """Tokens without firing after which a feature counts as dead: it is taken to fire on fewer than one of so many."""
     balance: float
     """How fast rare features are favoured where features compete: growth of the logarithm of the factor; 0 for not."""
     optimiser: torch.optim.Adam
     idle: Int[Tensor, " d_feature"]
-    """Steps since each feature fired."""
+    """Tokens since each feature fired, that is in updates since the one in which it did."""
     cutoff: Float[Tensor, ""]
     """Moving average of the smallest score that a batch kept: what BatchTopK becomes when there is no batch."""
     use: Float[Tensor, " d_feature"]
@@ -69,7 +72,7 @@ class SparseTrainer:
         encoder: Encoder,
         *,
         auxiliary: float = 1 / 32,
-        dead_after: int = 100,
+        dead_after: int = DEAD_AFTER,
         balance: float = 0.0,
     ) -> "SparseTrainer":
         """Begin at the weights of a dictionary, which is left as it is."""
@@ -85,7 +88,7 @@ class SparseTrainer:
         *,
         auxiliary: float,
         balance: float,
-        dead_after: int = 100,
+        dead_after: int = DEAD_AFTER,
     ) -> "SparseTrainer":
         """Begin at weights as `sparse_step` takes them, which are changed in place from then on."""
         optimiser = torch.optim.Adam(list(weights.values()), lr=1e-3, fused=True)
@@ -147,7 +150,7 @@ class SparseTrainer:
     ) -> None:
         """Take the step that a batch says; arguments as of `step`."""
         self._revive(x, result, importance)
-        self.idle = torch.where(result.fired > 0, 0, self.idle + 1)
+        self.idle = torch.where(result.fired > 0, 0, self.idle + len(x))
         if self._favours(balanced):
             self._rebalance(result.fired / len(x), k, len(x))
         before = self.cutoff if self.cutoff >= 0 else torch.full_like(self.cutoff, result.weakest)

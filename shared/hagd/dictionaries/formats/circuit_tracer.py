@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hagd.dictionaries.dictionary import Dictionary
+from hagd.dictionaries.formats.card import Layout
 from hagd.dictionaries.formats.files import Folder, take, unknown_activation
 from hagd.dictionaries.formats.found import Found, layers_of, make_transcoder, positive
 from hagd.dictionaries.formats.spaces import space_of
@@ -26,6 +27,11 @@ from hagd.errors import InvalidInputError
 NAME = "circuit-tracer"
 FILES = ("config.yaml", "layer_*.safetensors")
 KIND = "transcoder_set"
+LAYOUT = Layout(
+    NAME,
+    "with circuit-tracer. Tensors of `layer_{layer}.safetensors`: `W_enc` and `W_dec` (d_feature, d_model), `b_enc`,\n"
+    "`b_dec`, and where present `W_skip` (applied as x W^T) and `activation_function.threshold`.",
+)
 _THRESHOLD = "activation_function.threshold"
 
 
@@ -117,7 +123,8 @@ def _settings_of(dictionary: Dictionary) -> tuple[str, int | None]:
         raise InvalidInputError(
             f"circuit-tracer has no {dictionary.kind} dictionaries with {dictionary.activation} "
             f"(layer {dictionary.layer})",
-            "write them in the layout hf, or train plain transcoders (--dictionary transcoder)",
+            "write them in the layout hf, or train on text with corpus-transcoder.kind=transcoder and "
+            "corpus-transcoder.activation=relu",
         )
     if dictionary.k is not None and dictionary.threshold is not None:
         raise InvalidInputError(

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hagd.dictionaries.cross_layer import CrossLayerTranscoder
+from hagd.dictionaries.formats.card import Layout
 from hagd.dictionaries.formats.files import Folder, take
 from hagd.dictionaries.formats.found import Found, positive
 from hagd.dictionaries.formats.spaces import space_of
@@ -24,6 +25,12 @@ from hagd.models.weights import check_finite, owned
 NAME = "circuit-tracer-clt"
 FILES = ("config.yaml", "W_enc_*.safetensors", "W_dec_*.safetensors")
 KIND = "cross_layer_transcoder"
+LAYOUT = Layout(
+    "circuit-tracer",
+    "with circuit-tracer. Tensors: `W_enc_{layer}` (d_feature, d_model), `b_enc_{layer}`, `b_dec_{layer}`,\n"
+    "`W_dec_{layer}` (d_feature, layers from this one on, d_model), and where present `W_skip_{layer}` (applied as\n"
+    "x W) and `threshold_{layer}`.",
+)
 
 
 def matches(folder: Folder) -> bool:

@@ -13,8 +13,8 @@ from torch import Tensor
 from hagd.artifacts.folders import publish_folder, require_empty
 from hagd.dictionaries.cross_layer import CrossLayerTranscoder, Dictionaries
 from hagd.dictionaries.formats import circuit_tracer, circuit_tracer_clt, hugging_face
+from hagd.dictionaries.formats.card import Belongings, write_card
 from hagd.dictionaries.formats.found import Found, InputSpace
-from hagd.dictionaries.formats.hugging_face import Belongings
 from hagd.dictionaries.formats.probing import Quality, probe
 from hagd.dictionaries.formats.registry import check_belongs
 from hagd.dictionaries.formats.spaces import fold
@@ -93,13 +93,15 @@ def _write(
     belongings: Belongings,
     measured: Sequence[Mapping[str, Any]],
 ) -> None:
+    metrics: dict[str, Any] = {"layers": measured} if measured else {}
     if target == "hf":
-        metrics: dict[str, Any] = {"layers": measured} if measured else {}
         hugging_face.write(dictionaries, folder, belongings, metrics)
     elif isinstance(dictionaries, CrossLayerTranscoder):
         circuit_tracer_clt.write(dictionaries, folder, belongings.base_model)
+        write_card(folder, dictionaries, belongings, metrics, circuit_tracer_clt.LAYOUT)
     else:
         circuit_tracer.write(dictionaries, folder, belongings.base_model)
+        write_card(folder, dictionaries, belongings, metrics, circuit_tracer.LAYOUT)
 
 
 def _plain(measured: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from hagd.artifacts.folders import publish_folder, require_empty
+from hagd.dictionaries.formats.card import CARD
 from hagd.dictionaries.formats.files import LARGEST_CONFIG_BYTES, PICKLES, Folder
 from hagd.dictionaries.formats.origin import write_record
 from hagd.dictionaries.formats.registry import FORMATS, detect, format_named, read_folder
@@ -21,7 +22,6 @@ from hagd.hub.download import Listing, RemoteFile, fetch, list_files, place
 from hagd.hub.names import Source, below, is_hub, parse_source
 from hagd.hub.upload import upload
 
-CARD: Final = "README.md"
 CONFIGS: Final = (".json", ".yaml")
 MOST_FILES: Final = 1024
 """Files of one set of dictionaries; whole releases with every width have more."""
@@ -242,5 +242,5 @@ def _require_card(folder: Path) -> None:
     if not written:
         raise InvalidInputError(
             f"{folder.name} has no {CARD}, the model card",
-            "write one: what the dictionaries are of and how they were made; convert --to hf writes one too",
+            "write one: what the dictionaries are of and how they were made; convert writes one too",
         )

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 from hagd.dictionaries.cross_layer import CrossLayerTranscoder
 from hagd.dictionaries.formats import circuit_tracer_clt, hugging_face
+from hagd.dictionaries.formats.card import Belongings
 from hagd.dictionaries.formats.registry import read_folder
 from hagd.errors import InvalidInputError
 from unit.dictionaries.formats.layouts import by_layer, close, largest, rebuilt, save
@@ -190,7 +191,7 @@ def test_a_top_k_across_layers_is_refused_by_circuit_tracer_and_kept_for_the_hub
     clt = transcoder(threshold=None, k=2)
     with pytest.raises(InvalidInputError, match="this one is TopK of 2"):
         circuit_tracer_clt.write(clt, tmp_path / "a", "gpt2")
-    belongings = hugging_face.Belongings("gpt2", "0123abc", "d" * 64, "hagd-run")
+    belongings = Belongings("gpt2", "0123abc", "d" * 64, "hagd-run")
     (tmp_path / "b").mkdir()
     hugging_face.write(clt, tmp_path / "b", belongings, {"layers": [{"layer": 1, "fvu": 0.125}]})
     found = read_folder(tmp_path / "b")

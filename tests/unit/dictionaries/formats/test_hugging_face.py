@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from hagd.dictionaries.dictionary import Dictionary
 from hagd.dictionaries.formats import hugging_face
-from hagd.dictionaries.formats.hugging_face import Belongings
+from hagd.dictionaries.formats.card import Belongings
 from hagd.dictionaries.formats.registry import read_folder
 from hagd.errors import InvalidInputError
 from unit.dictionaries.formats.layouts import by_layer, weights

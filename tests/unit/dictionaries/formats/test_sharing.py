@@ -10,8 +10,8 @@ import torch
 from huggingface_hub import constants
 
 from hagd.dictionaries.formats import circuit_tracer, hugging_face
+from hagd.dictionaries.formats.card import Belongings
 from hagd.dictionaries.formats.files import LARGEST_CONFIG_BYTES
-from hagd.dictionaries.formats.hugging_face import Belongings
 from hagd.dictionaries.formats.registry import FORMATS, read_folder
 from hagd.dictionaries.formats.sharing import MOST_FILES, dictionaries_at, pull, push
 from hagd.errors import (
