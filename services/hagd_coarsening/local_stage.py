@@ -11,6 +11,7 @@ from hagd.artifacts.filesystem import storage_error
 from hagd.attribution.build import LocalGraphConfig, PromptText, build_local_graph
 from hagd.attribution.estimate import GraphPlan, Room, plan_graph
 from hagd.attribution.frozen import FrozenPrompt, freeze
+from hagd.attribution.prompt_memory import require_room
 from hagd.attribution.replacement import Replacement
 from hagd.attribution.targets import LogitChoice, Targets, difference, likeliest, of_tokens
 from hagd.dictionaries.storage import any_dictionaries_from_document
@@ -39,7 +40,7 @@ def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -
     """Build the graph of one prompt. See `StageFunction`.
 
     Raises:
-        InvalidInputError: the prompt does not fit the model, a target is no token, or the graph fits nowhere.
+        InvalidInputError: the prompt does not fit model or memory, a target is no token, or the graph fits nowhere.
         CorruptArtifactError: an input is not what its role says.
         NonFiniteError: the model or the attribution diverged.
         StoreFullError, UnavailableError: the rows cannot be written to the disk of the run.
@@ -70,6 +71,8 @@ def prepare(inputs: Mapping[str, Document], config: LocalGraphStageConfig, conte
     tokens = torch.from_numpy(prompt.tokens)
     context.progress(0, 1, f"running {len(tokens)} tokens")
     replacement = Replacement(any_dictionaries_from_document(inputs["dictionaries"]), model)
+    room = Room(available_bytes(), free_disk_bytes(context.scratch_folder()))
+    require_room(model, replacement, len(tokens), room.usable.memory_bytes)
     frozen = freeze(model, replacement, tokens, plain=min(config.plain_positions, max(len(tokens) - 1, 0)))
     targets = _targets(frozen, config, prompt.vocabulary)
     room = Room(available_bytes(), free_disk_bytes(context.scratch_folder()))

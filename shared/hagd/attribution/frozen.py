@@ -193,7 +193,7 @@ def freeze(
     layers: list[FrozenLayer] = []
     before_attention: list[Tensor] = []
     before_mlp: list[Tensor] = []
-    features: list[Tensor] = []
+    features: dict[int, Tensor] = {}
     for number, block in enumerate(model.blocks):
         before_attention.append(resid)
         x = block.norm_attention(resid)
@@ -240,17 +240,19 @@ def _split(
     layer: int,
     x: Float[Tensor, "pos d_model"],
     out: Float[Tensor, "pos d_model"],
-    features: list[Tensor],
+    features: dict[int, Tensor],
     plain: int,
 ) -> tuple[ActiveFeatures, Float[Tensor, "pos d_model"]]:
-    """Split what an MLP writes into features, which are appended, and an error."""
+    """Split what an MLP writes into features and an error; `features` are those of the layers before it, if need be."""
     if not replacement.has(layer):
-        features.append(x.new_zeros(len(x), 0))
         none = x.new_zeros(0, dtype=torch.int64)
         return ActiveFeatures(none, none, x.new_zeros(0), x.new_zeros(0)), out
     dense = replacement.encode(layer, x)
     dense[:plain] = 0
-    features.append(dense)
+    if not replacement.across:
+        # What is zero of them is most of it, and no later layer looks at it.
+        features.clear()
+    features[layer] = dense
     positions, ids = dense.nonzero(as_tuple=True)
     factor = replacement.encoder(layer).factor(x)
     values = dense[positions, ids]

@@ -77,8 +77,21 @@ def test_the_estimate_tells_the_size_of_the_graph(config: dict[str, Any]) -> Non
     assert 0 < told["calibration_seconds"] < 60
 
 
+def test_a_prompt_that_memory_does_not_hold_is_refused_before_it_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_given: object, **_named: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(local_stage, "available_bytes", lambda: 1000)
+    monkeypatch.setattr(local_stage, "freeze", never)
+    for start in (run, estimate):
+        with pytest.raises(InvalidInputError, match="running 6 tokens takes about") as refused:
+            start(inputs(), {}, RecordingContext())
+        assert refused.value.hint
+
+
 def test_what_would_be_refused_is_refused_by_its_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_stage, "available_bytes", lambda: 1000)
+    monkeypatch.setattr(local_stage, "require_room", lambda *_given: None)
     for start in (run, estimate):
         with pytest.raises(InvalidInputError, match="GiB of disk") as refused:
             start(inputs(), {}, RecordingContext())
