@@ -75,8 +75,10 @@ def prepare(inputs: Mapping[str, Document], config: LocalGraphStageConfig, conte
     require_room(model, replacement, len(tokens), room.usable.memory_bytes)
     frozen = freeze(model, replacement, tokens, plain=min(config.plain_positions, max(len(tokens) - 1, 0)))
     targets = _targets(frozen, config, prompt.vocabulary)
-    room = Room(available_bytes(), free_disk_bytes(context.scratch_folder()))
-    plan = plan_graph(frozen, len(targets), config.nodes, room, heads=config.heads, spill=config.spill)
+    room = Room(available_bytes(), room.disk_bytes)
+    plan = plan_graph(
+        frozen, len(targets), config.nodes, room, heads=config.heads, half=config.half, spill=config.spill
+    )
     graph = LocalGraphConfig(most_features=config.nodes, half=config.half, heads=config.heads)
     return PromptAtHand(prompt, frozen, targets, graph, room, plan)
 
