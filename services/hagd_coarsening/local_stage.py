@@ -13,7 +13,7 @@ from hagd.attribution.estimate import GraphPlan, Room, plan_graph
 from hagd.attribution.frozen import FrozenPrompt, freeze
 from hagd.attribution.prompt_memory import require_room
 from hagd.attribution.replacement import Replacement
-from hagd.attribution.targets import LogitChoice, Targets, difference, likeliest, of_tokens
+from hagd.attribution.targets import LogitChoice, Targets, difference, likeliest, of_tokens, of_vector, together
 from hagd.dictionaries.storage import any_dictionaries_from_document
 from hagd.errors import InvalidInputError
 from hagd.graphs.local_storage import local_graph_to_document
@@ -84,8 +84,15 @@ def prepare(inputs: Mapping[str, Document], config: LocalGraphStageConfig, conte
 
 
 def _targets(frozen: FrozenPrompt, config: LocalGraphStageConfig, names: Sequence[str]) -> Targets:
-    if not config.targets:
-        return likeliest(frozen, LogitChoice(config.logit_share, config.most_logits), names or None)
+    vectors = [of_vector(frozen, torch.tensor(it), name) for name, it in config.vectors.items()]
+    if config.targets:
+        return together([_named_targets(frozen, config, names), *vectors])
+    if vectors:
+        return together(vectors)
+    return likeliest(frozen, LogitChoice(config.logit_share, config.most_logits), names or None)
+
+
+def _named_targets(frozen: FrozenPrompt, config: LocalGraphStageConfig, names: Sequence[str]) -> Targets:
     tokens = [_token(text, names) for text in config.targets]
     if config.against is not None:
         return difference(frozen, tokens[0], _token(config.against, names), f"{config.targets[0]} - {config.against}")

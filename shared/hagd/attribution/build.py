@@ -143,7 +143,15 @@ def build_local_graph(
         left_out=left_out.float().cpu().numpy(),
         left_out_abs=left_out_abs.float().cpu().numpy(),
         heads=heads,
+        directions=_directions(targets),
     )
+
+
+def _directions(targets: Targets) -> Float[np.ndarray, "target d_model"] | None:
+    """Give the directions that no vocabulary tells."""
+    if all(it.token is not None for it in targets.named):
+        return None
+    return targets.directions.float().cpu().numpy()
 
 
 def _check_sums(missing: Float[Tensor, " row"], strength: Float[Tensor, " row"], *, half: bool) -> None:
