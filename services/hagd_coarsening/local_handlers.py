@@ -18,6 +18,9 @@ class LocalGraphStageConfig(BaseModel):
     """Tokens whose logits the graph ends at, each as text or as `#` and its number; none for the likeliest ones."""
     against: str | None = None
     """A token whose logit is taken from that of the one target."""
+    vectors: dict[str, tuple[float, ...]] = {}
+    """Directions behind the final norm that the graph ends at as well, or instead of the likeliest tokens, by name: one
+    number per dimension of the residual stream."""
     logit_share: Annotated[float, Field(gt=0, le=1)] = 0.95
     """Of the likeliest tokens, as many as hold this share of the probability."""
     most_logits: Annotated[int, Field(ge=1)] = 10
@@ -55,7 +58,7 @@ def read_config(config: Config) -> LocalGraphStageConfig:
 
 STAGE = StageSpec(
     id="local-graph",
-    semantics_version=1,
+    semantics_version=2,
     inputs=("model", "dictionaries", "prompt"),
     outputs=("local_graph",),
     run="hagd_coarsening.local_stage:run",

@@ -11,8 +11,9 @@ from hagd.artifacts.filesystem import storage_error
 from hagd.attribution.build import LocalGraphConfig, PromptText, build_local_graph
 from hagd.attribution.estimate import GraphPlan, Room, plan_graph
 from hagd.attribution.frozen import FrozenPrompt, freeze
+from hagd.attribution.prompt_memory import require_room
 from hagd.attribution.replacement import Replacement
-from hagd.attribution.targets import LogitChoice, Targets, difference, likeliest, of_tokens
+from hagd.attribution.targets import LogitChoice, Targets, difference, likeliest, of_tokens, of_vector, together
 from hagd.dictionaries.storage import any_dictionaries_from_document
 from hagd.errors import InvalidInputError
 from hagd.graphs.local_storage import local_graph_to_document
@@ -39,7 +40,7 @@ def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -
     """Build the graph of one prompt. See `StageFunction`.
 
     Raises:
-        InvalidInputError: the prompt does not fit the model, a target is no token, or the graph fits nowhere.
+        InvalidInputError: the prompt does not fit model or memory, a target is no token, or the graph fits nowhere.
         CorruptArtifactError: an input is not what its role says.
         NonFiniteError: the model or the attribution diverged.
         StoreFullError, UnavailableError: the rows cannot be written to the disk of the run.
@@ -70,17 +71,28 @@ def prepare(inputs: Mapping[str, Document], config: LocalGraphStageConfig, conte
     tokens = torch.from_numpy(prompt.tokens)
     context.progress(0, 1, f"running {len(tokens)} tokens")
     replacement = Replacement(any_dictionaries_from_document(inputs["dictionaries"]), model)
+    room = Room(available_bytes(), free_disk_bytes(context.scratch_folder()))
+    require_room(model, replacement, len(tokens), room.usable.memory_bytes)
     frozen = freeze(model, replacement, tokens, plain=min(config.plain_positions, max(len(tokens) - 1, 0)))
     targets = _targets(frozen, config, prompt.vocabulary)
-    room = Room(available_bytes(), free_disk_bytes(context.scratch_folder()))
-    plan = plan_graph(frozen, len(targets), config.nodes, room, heads=config.heads, spill=config.spill)
+    room = Room(available_bytes(), room.disk_bytes)
+    plan = plan_graph(
+        frozen, len(targets), config.nodes, room, heads=config.heads, half=config.half, spill=config.spill
+    )
     graph = LocalGraphConfig(most_features=config.nodes, half=config.half, heads=config.heads)
     return PromptAtHand(prompt, frozen, targets, graph, room, plan)
 
 
 def _targets(frozen: FrozenPrompt, config: LocalGraphStageConfig, names: Sequence[str]) -> Targets:
-    if not config.targets:
-        return likeliest(frozen, LogitChoice(config.logit_share, config.most_logits), names or None)
+    vectors = [of_vector(frozen, torch.tensor(it), name) for name, it in config.vectors.items()]
+    if config.targets:
+        return together([_named_targets(frozen, config, names), *vectors])
+    if vectors:
+        return together(vectors)
+    return likeliest(frozen, LogitChoice(config.logit_share, config.most_logits), names or None)
+
+
+def _named_targets(frozen: FrozenPrompt, config: LocalGraphStageConfig, names: Sequence[str]) -> Targets:
     tokens = [_token(text, names) for text in config.targets]
     if config.against is not None:
         return difference(frozen, tokens[0], _token(config.against, names), f"{config.targets[0]} - {config.against}")

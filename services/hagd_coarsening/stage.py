@@ -10,22 +10,26 @@ from hagd.graphs.storage import graph_to_document, hierarchy_to_document
 from hagd.interventions.activations import Subject
 from hagd.models.storage import model_from_document
 from hagd.pipeline.contract import Config, StageContext
+from hagd.pipeline.machine import available_bytes
 from hagd.tasks.storage import task_from_document
 from hagd.tasks.task import Task
 from hagd_coarsening.domain.effects import answer_effects
 from hagd_coarsening.domain.hierarchy import HierarchyConfig, build_hierarchy
 from hagd_coarsening.domain.task_graph import GraphConfig, Progress, build_task_graph, is_large
+from hagd_coarsening.domain.task_memory import require_room
 from hagd_coarsening.handlers import CoarseningConfig, read_config
 
 _GRAPH_SHARE = 0.8
 """Share of the progress bar that belongs to the graph."""
+_MEMORY_SHARE = 0.9
+"""Of the memory that is there, what traces may take."""
 
 
 def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
     """Build the graph of a task and its hierarchy. See `StageFunction`.
 
     Raises:
-        InvalidInputError: the task has no prompts to discover on, or too few to draw donors from.
+        InvalidInputError: the task has no prompts to discover on, too few to draw donors from, or too many for memory.
         CorruptArtifactError: an input is not what its role says.
         NonFiniteError: the attribution diverged.
     """
@@ -40,18 +44,20 @@ def coarsen(
 ) -> tuple[AttributionGraph, Hierarchy]:
     """Build the graph of a task and its hierarchy."""
     mixed = is_large(subject.model) if config.resolution == "auto" else config.resolution == "mixed"
+    asked = GraphConfig(
+        resolution="mixed" if mixed else "feature",
+        prompts=config.prompts,
+        edges_per_node=config.edges_per_node,
+        edge_threshold=config.edge_threshold,
+        source_value=config.source_value,
+        steps=config.steps,
+        seed=config.seed,
+    )
+    require_room(subject, task, asked, int(_MEMORY_SHARE * available_bytes()))
     graph = build_task_graph(
         subject,
         task,
-        GraphConfig(
-            resolution="mixed" if mixed else "feature",
-            prompts=config.prompts,
-            edges_per_node=config.edges_per_node,
-            edge_threshold=config.edge_threshold,
-            source_value=config.source_value,
-            steps=config.steps,
-            seed=config.seed,
-        ),
+        asked,
         lambda done, total, message: progress(_GRAPH_SHARE * done / total, 1.0, message),
     )
     progress(_GRAPH_SHARE, 1.0, f"coarsening {graph.n_nodes} nodes and {len(graph.source)} edges")

@@ -34,6 +34,8 @@ class PromptConfig(BaseModel):
     """sha256 of that folder's files, in place of reading them to find out; refused when another is found."""
     any_name: bool = False
     """Take dictionaries that name another model, if width, layers and digests fit."""
+    measure: bool = True
+    """Refuse dictionaries that explain less than the mean does, on the prompt and a short English text."""
 
 
 def read_prompt_config(config: Config) -> tuple[PromptConfig, PretrainedSource]:

@@ -18,6 +18,7 @@ from hagd.models.loading import LoadedModel, load_model
 from hagd.models.storage import model_to_document
 from hagd.pipeline.contract import Config, StageContext
 from hagd.tasks.prompt import Prompt, prompt_to_document
+from hagd_transcoder.measuring import in_measured_space
 from hagd_transcoder.model_source import PretrainedSource
 from hagd_transcoder.prompt import PromptConfig, digest_of_dictionaries, read_prompt_config
 
@@ -26,7 +27,8 @@ def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -
     """Give the documents `model`, `dictionaries` (by layer, or across layers) and `prompt`.
 
     Raises:
-        InvalidInputError: the dictionaries are not of this model, or the model has no tokenizer for the text.
+        InvalidInputError: the dictionaries are not of this model or do not explain it, a token is none of its, or it
+            has no tokenizer for the text.
         UnknownNameError, UnavailableError, UnsupportedArchitectureError: as `load_model`.
     """
     del inputs
@@ -41,7 +43,7 @@ def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -
     context.progress(1, 2, "reading dictionaries")
     return {
         "model": model_to_document(loaded.model),
-        "dictionaries": _dictionaries(checked, loaded),
+        "dictionaries": _dictionaries(checked, loaded, prompt),
         "prompt": prompt_to_document(prompt),
     }
 
@@ -58,6 +60,8 @@ def _tokenised(config: PromptConfig, source: PretrainedSource, loaded: LoadedMod
             raise InvalidInputError("the tokenizer has no beginning-of-sequence token", "leave bos out")
         tokens = dataclasses.replace(tokenizer, bos=bos).encode(config.text or "")
     vocabulary = range(loaded.model.config.vocab_size)
+    if wrong := [token for token in tokens if token not in vocabulary]:
+        raise InvalidInputError(f"there is no token {wrong[0]}", f"tokens of this model go from 0 to {vocabulary[-1]}")
     texts = [] if tokenizer is None else [tokenizer.text(token) for token in tokens]
     names = [] if tokenizer is None else [tokenizer.text(token) for token in vocabulary]
     return Prompt(
@@ -65,19 +69,28 @@ def _tokenised(config: PromptConfig, source: PretrainedSource, loaded: LoadedMod
     )
 
 
-def _dictionaries(config: PromptConfig, loaded: LoadedModel) -> Document:
+def _dictionaries(config: PromptConfig, loaded: LoadedModel, prompt: Prompt) -> Document:
     if config.dictionaries == NEURONS:
         found = {layer: neurons_of(block.mlp, layer) for layer, block in enumerate(loaded.model.blocks)}
         return dictionaries_to_document(found, {})
-    content = read_dictionaries(config.dictionaries, config.dictionaries_digest, loaded, any_name=config.any_name)
+    content = read_dictionaries(
+        config.dictionaries,
+        config.dictionaries_digest,
+        loaded,
+        any_name=config.any_name,
+        prompt=prompt if config.measure else None,
+    )
     return any_dictionaries_to_document(content, {})
 
 
-def read_dictionaries(path: str, digest: str | None, loaded: LoadedModel, *, any_name: bool) -> Dictionaries:
-    """Read a folder of dictionaries of a model, and fold them into its spaces.
+def read_dictionaries(
+    path: str, digest: str | None, loaded: LoadedModel, *, any_name: bool, prompt: Prompt | None = None
+) -> Dictionaries:
+    """Read a folder of dictionaries of a model, and fold them into its spaces; measured before on a prompt, if given.
 
     Raises:
-        InvalidInputError: they are not those of the digest, not of this model, or cannot be read or folded.
+        InvalidInputError: they are not those of the digest, not of this model, do not explain it on the prompt, or
+            cannot be read or folded.
     """
     if digest is not None and digest != digest_of_dictionaries(path):
         raise InvalidInputError(
@@ -85,4 +98,6 @@ def read_dictionaries(path: str, digest: str | None, loaded: LoadedModel, *, any
         )
     read = read_folder(Path(path).expanduser())
     check_belongs(read, loaded, any_name=any_name)
+    if prompt is not None:
+        read = in_measured_space(read, loaded, prompt)
     return fold(read, loaded.model).content

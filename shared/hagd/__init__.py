@@ -81,6 +81,7 @@ def trace(
     against: str | None = None,
     nodes: int | None = None,
     heads: bool = False,
+    vectors: "Mapping[str, Sequence[float]] | None" = None,
     out: "str | Path | None" = None,
     store: "str | Path | None" = None,
     threads: int | None = None,
@@ -98,6 +99,7 @@ def trace(
         against: a token whose logit is subtracted from that of the one target.
         nodes: how many features the graph keeps, those of the largest influence; what fits when None.
         heads: whether attention heads are nodes of the graph.
+        vectors: directions behind the final norm to explain, by name: one number per dimension of the residual stream.
         out: run folder; by default one below `runs/` that the settings name.
         store: folder of artifacts that runs share; by default that of `$HAGD_STORE`, else one inside the run folder.
         threads: CPU threads of the worker process; all by default.
@@ -120,6 +122,7 @@ def trace(
         against=against,
         nodes=nodes,
         heads=heads,
+        vectors=vectors or {},
         out=out,
         store=store,
         threads=threads,

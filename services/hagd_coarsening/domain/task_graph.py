@@ -28,7 +28,7 @@ from hagd.graphs.attribution_graph import AttributionGraph
 from hagd.interventions.activations import Subject
 from hagd.models.language_model import LanguageModel, Norm
 from hagd.tasks.donors import draw_donors
-from hagd.tasks.task import Task
+from hagd.tasks.task import PromptBatch, Task
 from hagd_coarsening.domain.edge_rows import EdgeList, EdgeRows, Site
 from hagd_coarsening.domain.node_table import NodeTable, build_table, mlp_reads_before
 from hagd_coarsening.domain.path import PathPoint, path_of
@@ -101,7 +101,11 @@ def build_task_graph(
     n_layers = subject.model.config.n_layers
     steps = 2.0 * n_layers + 2
     progress(0.0, steps, f"tracing {n_prompts} prompts")
-    traces = [trace_prompts(subject, part) for prompts in chosen for part in prompts.chunks(_chunk(subject, prompts))]
+    traces = [
+        trace_prompts(subject, part)
+        for prompts in chosen
+        for part in prompts.chunks(traced_together(subject, prompts.batch.clean.shape[1]))
+    ]
     number = {role: i for i, role in enumerate(task.roles)}
     table = build_table(
         task.roles,
@@ -144,34 +148,41 @@ def is_large(model: LanguageModel) -> bool:
     return shape.n_layers * shape.d_model * (3 * shape.d_mlp + 4 * shape.d_model) > LARGE_WEIGHTS
 
 
+def most_prompts(subject: Subject, config: GraphConfig) -> int:
+    """Give how many prompts to use at most."""
+    if config.prompts is not None:
+        return config.prompts
+    return 32 if is_large(subject.model) else 512
+
+
+def count_prompts(batches: Sequence[PromptBatch], most: int) -> list[int]:
+    """Give how many prompts to take of every layout, in proportion, one at least."""
+    total = max(1, sum(map(len, batches)))
+    return [min(len(batch), max(1, round(most * len(batch) / total))) for batch in batches]
+
+
 def choose_prompts(subject: Subject, task: Task, config: GraphConfig) -> list[DonorPrompts]:
     """Take prompts of D_discover, from every layout in proportion, with their unpaired donors."""
     batches = task.batches.get("discover", ())
-    total = sum(map(len, batches))
-    if total == 0:
+    if sum(map(len, batches)) == 0:
         raise InvalidInputError(f"task {task.name!r} has no prompts to discover on", "give more prompts")
-    limit = config.prompts
-    if limit is None:
-        limit = 32 if is_large(subject.model) else 512
     chosen: list[DonorPrompts] = []
-    for batch in batches:
+    for batch, wanted in zip(batches, count_prompts(batches, most_prompts(subject, config)), strict=True):
         donors = draw_donors(batch, 0, config.seed)
-        wanted = min(len(batch), max(1, round(limit * len(batch) / total)))
         generator = torch.Generator().manual_seed(config.seed)
         index = torch.randperm(len(batch), generator=generator)[:wanted].sort().values
         chosen.append(DonorPrompts(batch.take(index), batch.clean[donors[index]]))
     return chosen
 
 
-def _chunk(subject: Subject, prompts: DonorPrompts) -> int:
-    """Give how many prompts to trace at once."""
+def traced_together(subject: Subject, n_pos: int) -> int:
+    """Give how many prompts of a length are traced at once, at most."""
     shape = subject.model.config
-    n_pos = prompts.batch.clean.shape[1]
     slots = 1 + shape.n_layers * (shape.n_heads + 2)
     widest = max([slots, *(dictionary.n_features for dictionary in subject.dictionaries.values())])
     features = sum(dictionary.n_features for dictionary in subject.dictionaries.values())
     cells = max(n_pos * slots * shape.d_model, n_pos * features, n_pos * shape.n_heads * widest * 4)
-    return max(1, min(len(prompts), _TRACE_CELLS // cells))
+    return max(1, _TRACE_CELLS // cells)
 
 
 def _live(

@@ -37,6 +37,10 @@ BUFFER_CELLS: Final = 1 << 27
 """Cells of the rows over all columns that are held while features are chosen."""
 MOST_TOGETHER: Final = 512
 """Targets that go down together, at most."""
+ADD_UP_TOLERANCE: Final = 1e-4
+"""How far a row with all its edges may be from its scalar, relative to the absolute values of its parts."""
+HALF_ADD_UP_TOLERANCE: Final = 2e-2
+"""The same in bfloat16, of all rows together: a single one of large vectors with small products may be farther off."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ def build_local_graph(
     Raises:
         OSError: the folder has no room for the rows.
         InvalidInputError: the number of features is not positive, or none is active on the prompt.
-        NonFiniteError: an edge is NaN or infinite.
+        NonFiniteError: an edge is NaN or infinite, or the edges into a node do not add up to its scalar.
     """
     if config.most_features is not None and config.most_features < 1:
         raise InvalidInputError(f"a graph of {config.most_features} features", "ask for at least one")
@@ -107,14 +111,22 @@ def build_local_graph(
     else:
         table, scalars, biases = _rows(frozen, quiet, ends, columns, config, progress, folder)
         heads, left_out_abs = np.zeros((0, 3), dtype=np.int64), torch.zeros_like(scalars)
-    sums = torch.empty_like(scalars)
+    sums, strength = torch.empty_like(scalars), biases.abs()
     for place, edges in table.parts():
         sums[place] = edges.sum(1)
-        if received is not None and not config.heads:
-            left_out_abs[place] = (received[place] - edges.abs().sum(1)).clamp_min(0)
+        if config.heads:
+            continue
+        absolute = torch.linalg.vector_norm(edges, 1, dim=1)
+        strength[place] += absolute
+        if received is not None:
+            left_out_abs[place] = (received[place] - absolute).clamp_min(0)
     if not torch.isfinite(sums).all():
         raise NonFiniteError("the graph holds NaN or infinity", "check the weights of model and dictionaries")
-    left_out = torch.zeros_like(scalars) if keep is None else scalars - biases - sums
+    left_out = scalars - biases - sums
+    if keep is None:
+        if not config.heads:
+            _check_sums(left_out, strength, half=config.half)
+        left_out.zero_()
     values = torch.cat([layer.features.values[at] for layer, at in zip(frozen.layers, columns.chosen, strict=True)])
     features = torch.stack([columns.layers, columns.positions, columns.ids], dim=1)
     return LocalGraph(
@@ -131,7 +143,32 @@ def build_local_graph(
         left_out=left_out.float().cpu().numpy(),
         left_out_abs=left_out_abs.float().cpu().numpy(),
         heads=heads,
+        directions=_directions(targets),
     )
+
+
+def _directions(targets: Targets) -> Float[np.ndarray, "target d_model"] | None:
+    """Give the directions that no vocabulary tells."""
+    if all(it.token is not None for it in targets.named):
+        return None
+    return targets.directions.float().cpu().numpy()
+
+
+def _check_sums(missing: Float[Tensor, " row"], strength: Float[Tensor, " row"], *, half: bool) -> None:
+    """Check that all edges into a node and its bias make its scalar, as the run had it.
+
+    Raises:
+        NonFiniteError: they do not.
+    """
+    if half:
+        off, allowed = float(missing.abs().sum() / strength.sum().clamp_min(1e-30)), HALF_ADD_UP_TOLERANCE
+    else:
+        off, allowed = float((missing.abs() / strength.clamp_min(1e-30)).max()), ADD_UP_TOLERANCE
+    if not off <= allowed:
+        raise NonFiniteError(
+            f"the edges into nodes differ from what these read in the run by {off:.1e} of their sizes",
+            "leave out `half`" if half else "run the model in float32; if it is, its weights are too large for it",
+        )
 
 
 def chunks(readers: Readers, most_places: int, most: int = MOST_TOGETHER) -> Iterator[tuple[slice, Readers]]:

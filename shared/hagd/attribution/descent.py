@@ -25,7 +25,7 @@ from hagd.models.precision import multiplies_bfloat16, multiply
 
 CHUNK_CELLS: Final = 1 << 20
 """Cells of the stream of the targets that go down together: few enough to stay near the processor."""
-_HALF_CHUNK_CELLS: Final = 1 << 22
+HALF_CHUNK_CELLS: Final = 1 << 22
 """The same in bfloat16, where each shape of a product that is new costs as much as many products."""
 _KEYS_TOGETHER: Final = 32
 """Key positions whose queries are gathered in one product: those before the first of them are left out."""
@@ -63,7 +63,7 @@ class Descent:
     @property
     def most_places(self) -> int:
         """Give how many positions, all targets counted together, should go down together."""
-        cells = _HALF_CHUNK_CELLS if self._dtype == torch.bfloat16 else CHUNK_CELLS
+        cells = HALF_CHUNK_CELLS if self._dtype == torch.bfloat16 else CHUNK_CELLS
         return cells // self._embed.shape[1]
 
     def run(

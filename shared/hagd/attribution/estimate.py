@@ -20,11 +20,12 @@ from hagd.attribution.build import BUFFER_CELLS, MOST_TOGETHER, parts_together
 from hagd.attribution.build_heads import SOURCES_TOGETHER
 from hagd.attribution.columns import Columns
 from hagd.attribution.coordinates import coordinate_layers
-from hagd.attribution.descent import CHUNK_CELLS
+from hagd.attribution.descent import CHUNK_CELLS, HALF_CHUNK_CELLS
 from hagd.attribution.frozen import FrozenPrompt
 from hagd.attribution.heard_tokens import hears_tokens
 from hagd.attribution.row_table import READ_CELLS
 from hagd.errors import InvalidInputError
+from hagd.models.precision import multiplies_bfloat16
 
 Spill = Literal["auto", "always", "never"]
 """Whether rows go into a file: where memory would not hold them, in any case, or not at all."""
@@ -90,6 +91,7 @@ def plan_graph(
     room: Room,
     *,
     heads: bool = False,
+    half: bool = False,
     spill: Spill = "auto",
 ) -> GraphPlan:
     """Say where the rows of a graph go.
@@ -100,7 +102,7 @@ def plan_graph(
     usable = room.usable
 
     def plan(most: int | None) -> GraphPlan | None:
-        size = estimate(frozen, n_targets, most, heads=heads)
+        size = estimate(frozen, n_targets, most, heads=heads, half=half)
         if spill != "always" and size.memory_bytes <= usable.memory_bytes:
             return GraphPlan(size, in_file=False)
         in_file = size.memory_with_file_bytes <= usable.memory_bytes and size.disk_bytes <= usable.disk_bytes
@@ -108,7 +110,7 @@ def plan_graph(
 
     if (found := plan(most_features)) is not None:
         return found
-    size = estimate(frozen, n_targets, most_features, heads=heads)
+    size = estimate(frozen, n_targets, most_features, heads=heads, half=half)
     fits = _largest(lambda most: plan(most) is not None, size.features)
     smaller = "give a shorter prompt, or a machine with more memory"
     raise InvalidInputError(
@@ -138,8 +140,11 @@ def _largest(fits: Callable[[int], bool], beyond: int) -> int:
     return known
 
 
-def estimate(frozen: FrozenPrompt, n_targets: int, most_features: int | None, *, heads: bool = False) -> GraphEstimate:
+def estimate(
+    frozen: FrozenPrompt, n_targets: int, most_features: int | None, *, heads: bool = False, half: bool = False
+) -> GraphEstimate:
     """Estimate a graph with so many features, all that are active when None, and perhaps with heads as nodes."""
+    chunk = HALF_CHUNK_CELLS if half and multiplies_bfloat16(frozen.model.device) else CHUNK_CELLS
     active, shape = frozen.n_active, frozen.model.config
     features = active if most_features is None else min(active, most_features)
     columns = Columns.of(frozen, spread(frozen, features))
@@ -148,15 +153,15 @@ def estimate(frozen: FrozenPrompt, n_targets: int, most_features: int | None, *,
     rows, width, largest = features + n_heads + n_targets, len(columns) + n_heads, _largest_layer(columns)
     # Both the columns of all features and those of the graph are there to its end.
     always = _COLUMN_CELLS * (len(everything) + (width if features < active else 0))
-    choosing = _choosing_cells(frozen, everything, features) if features < active else 0
+    choosing = _choosing_cells(frozen, everything, features, chunk) if features < active else 0
     if heads:
         making = _climbing_cells(frozen, columns, active - features)
         at_hand = max(frozen.n_pos, int(_counts(columns).max())) * width
     else:
         # What features read, while it is taken.
-        making = _descent_cells(frozen, columns) + 5 * largest * shape.d_model
-        at_hand = min(rows, MOST_TOGETHER) * shape.n_layers * _page_cells(frozen) + _deep_rows(frozen) * width
-    held = _written_cells(frozen, columns, n_targets, heads=heads)
+        making = _descent_cells(frozen, columns, chunk) + 5 * largest * shape.d_model
+        at_hand = min(rows, MOST_TOGETHER) * shape.n_layers * _page_cells(frozen) + _deep_rows(frozen, chunk) * width
+    held = _written_cells(frozen, columns, n_targets, chunk, heads=heads)
     cell = frozen.embed.element_size()
     # Rows are read back to be summed; what a budget left out is found from absolute values, which are a copy.
     read = min(READ_CELLS, rows * width)
@@ -186,12 +191,12 @@ def _page_cells(frozen: FrozenPrompt) -> int:
     return PAGE_BYTES // frozen.embed.element_size()
 
 
-def _deep_rows(frozen: FrozenPrompt) -> int:
+def _deep_rows(frozen: FrozenPrompt, chunk: int) -> int:
     """Give how many rows that read the whole prompt go down together."""
-    return max(16, min(MOST_TOGETHER, CHUNK_CELLS // (frozen.n_pos * frozen.model.config.d_model)))
+    return max(16, min(MOST_TOGETHER, chunk // (frozen.n_pos * frozen.model.config.d_model)))
 
 
-def _descent_cells(frozen: FrozenPrompt, columns: Columns) -> int:
+def _descent_cells(frozen: FrozenPrompt, columns: Columns, chunk: int) -> int:
     """Count what a descent holds at its peak, beside what it writes to."""
     shape, n_pos, layers = frozen.model.config, frozen.n_pos, range(columns.n_layers)
     counts = _counts(columns).sum(1).tolist()
@@ -208,7 +213,7 @@ def _descent_cells(frozen: FrozenPrompt, columns: Columns) -> int:
         cells += shape.n_heads * n_pos * n_pos
     if hears_tokens(frozen):
         cells += _triangle(n_pos) * (d_model + kv_width * _triangle(min(spans, shape.n_layers - 1)))
-    together = _deep_rows(frozen) * (_STREAMS * n_pos * d_model + max(packed) + max(written))
+    together = _deep_rows(frozen, chunk) * (_STREAMS * n_pos * d_model + max(packed) + max(written))
     return cells + max(3 * max(written) * d_model, together)
 
 
@@ -223,15 +228,15 @@ def _packed(frozen: FrozenPrompt, columns: Columns, layer: int) -> int:
     return sum(band.room * (band.last - band.first) for bands in packed.values() for band in bands)
 
 
-def _choosing_cells(frozen: FrozenPrompt, columns: Columns, features: int) -> int:
+def _choosing_cells(frozen: FrozenPrompt, columns: Columns, features: int, chunk: int) -> int:
     """Count what is held while features are chosen: a descent to all columns, rows over them, and sums."""
     shape = frozen.model.config
     most = max(16, min(MOST_TOGETHER, BUFFER_CELLS // len(columns)))
     # Rows go down together until the product of their number and the last one's position is reached; late layers have
     # more of them than early ones.
-    spread_out = math.isqrt(2 * CHUNK_CELLS // shape.d_model * features // (columns.n_layers * frozen.n_pos))
+    spread_out = math.isqrt(2 * chunk // shape.d_model * features // (columns.n_layers * frozen.n_pos))
     together = min(most, max(16, spread_out))
-    return _descent_cells(frozen, columns) + (together + 6) * len(columns)
+    return _descent_cells(frozen, columns, chunk) + (together + 6) * len(columns)
 
 
 def _climbing_cells(frozen: FrozenPrompt, columns: Columns, left: int) -> int:
@@ -247,7 +252,7 @@ def _climbing_cells(frozen: FrozenPrompt, columns: Columns, left: int) -> int:
     return cells + 2 * _largest_layer(columns) * shape.d_model
 
 
-def _written_cells(frozen: FrozenPrompt, columns: Columns, n_targets: int, *, heads: bool) -> int:
+def _written_cells(frozen: FrozenPrompt, columns: Columns, n_targets: int, chunk: int, *, heads: bool) -> int:
     """Count the cells of the rows on whose pages an edge is written."""
     shape, n_pos, page = frozen.model.config, frozen.n_pos, _page_cells(frozen)
     counts, before = _counts(columns), columns.starts[:, 1:] - columns.starts[:, :1]
@@ -261,7 +266,7 @@ def _written_cells(frozen: FrozenPrompt, columns: Columns, n_targets: int, *, he
     below = np.concatenate([np.full_like(reached[:1], page), (reached + left)[:-1]])
     heads_below = (per_layer * np.arange(1, columns.n_layers + 1) + heads * page)[:, None]
     of_features = np.minimum(width, below + others + heads_below)
-    rows = counts if heads else _rows_by_reach(frozen, columns)
+    rows = counts if heads else _rows_by_reach(frozen, columns, chunk)
     cells = int((rows * of_features).sum()) + n_targets * width
     if heads:
         below_layer = columns.starts[:, 0] + others + per_layer * np.arange(columns.n_layers) + 2 * page
@@ -269,12 +274,12 @@ def _written_cells(frozen: FrozenPrompt, columns: Columns, n_targets: int, *, he
     return cells
 
 
-def _rows_by_reach(frozen: FrozenPrompt, columns: Columns) -> Int[np.ndarray, "layer pos"]:
+def _rows_by_reach(frozen: FrozenPrompt, columns: Columns, chunk: int) -> Int[np.ndarray, "layer pos"]:
     """Count the features of a layer by the last position of those that they go down with; up to there is written."""
     found = np.zeros_like(_counts(columns))
     for layer in range(columns.n_layers):
         positions: list[int] = columns.positions[columns.of_layer(layer)].tolist()
-        for rows in parts_together(positions, CHUNK_CELLS // frozen.model.config.d_model):
+        for rows in parts_together(positions, chunk // frozen.model.config.d_model):
             found[layer, positions[rows.stop - 1]] += rows.stop - rows.start
     return found
 

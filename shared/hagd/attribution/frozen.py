@@ -18,7 +18,9 @@ from hagd.models.attention import attend, project_heads
 from hagd.models.language_model import LanguageModel, Norm
 
 READ_BACK_TOLERANCE: Final = 1e-3
-"""Largest difference between the linear view and the run, relative to the largest entry of the residual stream."""
+"""Largest difference between the linear view and the run, relative to the largest entry of the same position."""
+_DENSE: Final = 8
+"""Where more than one feature in so many is active, a dense product is faster than a sparse one."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,14 @@ class Stream:
     final: Float[Tensor, "pos d_model"]
 
     def difference(self, other: "Stream") -> float:
-        """Give the largest difference to another one, relative to the largest entry of this one."""
+        """Give the largest difference to another one, relative to the largest entry of this one at the same position:
+        where models park attention entries dwarf all others."""
         mine = (*self.before_attention, *self.before_mlp, self.final)
         theirs = (*other.before_attention, *other.before_mlp, other.final)
         pairs = zip(mine, theirs, strict=True)
-        return max(float((here - there).abs().max() / here.abs().max().clamp_min(1e-30)) for here, there in pairs)
+        return max(
+            float(((here - there).abs().amax(1) / here.abs().amax(1).clamp_min(1e-30)).max()) for here, there in pairs
+        )
 
 
 @dataclass(frozen=True)
@@ -110,8 +115,20 @@ class FrozenPrompt:
             if (skip := self.replacement.skip(number)) is not None:
                 resid = resid + frozen_norm(block.norm_mlp, heard, layer.mlp_scale) @ skip
             if nodes:
-                resid = resid + layer.written
+                resid = resid + self._written(number)
         return Stream(tuple(before_attention), tuple(before_mlp), resid)
+
+    def _written(self, number: int) -> Float[Tensor, "pos d_model"]:
+        """Give what the nodes write to a layer, each by itself: features with their values, and errors."""
+        written = self.layers[number].error
+        for source, w_dec in self.replacement.writers(number).items():
+            active = self.layers[source].features
+            where, shape = torch.stack([active.positions, active.ids]), (self.n_pos, len(w_dec))
+            # They are in order and inside of the shape, as `nonzero` gave them.
+            values = torch.sparse_coo_tensor(where, active.values, shape, is_coalesced=True, check_invariants=False)
+            dense = len(active) * _DENSE > self.n_pos * len(w_dec)
+            written = written + (values.to_dense() if dense else values) @ w_dec
+        return written
 
     def head_outputs(self, number: int, resid: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pos head d_head"]:
         """Give what the heads of a block make of what enters it, before their output projections."""
@@ -176,7 +193,7 @@ def freeze(
     layers: list[FrozenLayer] = []
     before_attention: list[Tensor] = []
     before_mlp: list[Tensor] = []
-    features: list[Tensor] = []
+    features: dict[int, Tensor] = {}
     for number, block in enumerate(model.blocks):
         before_attention.append(resid)
         x = block.norm_attention(resid)
@@ -223,17 +240,19 @@ def _split(
     layer: int,
     x: Float[Tensor, "pos d_model"],
     out: Float[Tensor, "pos d_model"],
-    features: list[Tensor],
+    features: dict[int, Tensor],
     plain: int,
 ) -> tuple[ActiveFeatures, Float[Tensor, "pos d_model"]]:
-    """Split what an MLP writes into features, which are appended, and an error."""
+    """Split what an MLP writes into features and an error; `features` are those of the layers before it, if need be."""
     if not replacement.has(layer):
-        features.append(x.new_zeros(len(x), 0))
         none = x.new_zeros(0, dtype=torch.int64)
         return ActiveFeatures(none, none, x.new_zeros(0), x.new_zeros(0)), out
     dense = replacement.encode(layer, x)
     dense[:plain] = 0
-    features.append(dense)
+    if not replacement.across:
+        # What is zero of them is most of it, and no later layer looks at it.
+        features.clear()
+    features[layer] = dense
     positions, ids = dense.nonzero(as_tuple=True)
     factor = replacement.encoder(layer).factor(x)
     values = dense[positions, ids]

@@ -37,7 +37,7 @@ class HeardTokens:
     ) -> None:
         """Take the table of a first block; `embed` is as products take it."""
         self._columns, self._coordinates = columns, coordinates
-        pairs, n_pos = _written_about_tokens(block, embed), columns.n_pos
+        pairs, n_pos = written_about_tokens(block, embed), columns.n_pos
         queries, keys = torch.tril_indices(n_pos, n_pos, device=pairs.device)
         self._pairs, self._slots = pairs, Slots(queries, keys, bands_of(range(1, n_pos + 1)))
         self._views: dict[tuple[int, ...], Float[Tensor, "slot coordinate"]] = {}
@@ -61,15 +61,16 @@ class HeardTokens:
         return self._views[layers]
 
 
-def _written_about_tokens(block: Block, embed: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pair d_model"]:
-    """Give what heads write, by query position, then key position."""
+def written_about_tokens(block: Block, embed: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pair d_model"]:
+    """Give what heads write, by query position, then key position: summed over heads in float32 at least."""
     group, n_pos = block.pattern.shape[1], len(embed)
     values = (embed @ block.w_v.T).unflatten(1, (len(block.pattern), -1))
     w_o = block.w_o.T.unflatten(0, (len(block.pattern), group, -1))
     written = torch.einsum("pvk,vgkd->vgpd", values, w_o)
     queries, keys = torch.tril_indices(n_pos, n_pos, device=written.device)
     weights = block.pattern[:, :, queries, keys]
-    pairs = written.new_zeros(len(keys), written.shape[-1])
+    sums = torch.promote_types(written.dtype, torch.float32)
+    pairs = written.new_zeros(len(keys), written.shape[-1], dtype=sums)
     for weight, write in zip(weights.flatten(0, 1), written.flatten(0, 1), strict=True):
-        pairs += weight[:, None] * write[keys]
-    return pairs
+        pairs += weight[:, None].to(sums) * write[keys]
+    return pairs.to(embed.dtype)

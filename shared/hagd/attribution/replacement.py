@@ -71,6 +71,19 @@ class Replacement:
             return layer < self._dictionaries.n_layers
         return layer in self._dictionaries
 
+    def n_features(self, layer: int) -> int:
+        """Count the features of a layer."""
+        return self.encoder(layer).w_enc.shape[1] if self.has(layer) else 0
+
+    def surely_active(self, layer: int) -> int:
+        """Count those that are active on any token: all neurons, and what TopK keeps; 0 where that is open."""
+        if isinstance(self._dictionaries, CrossLayerTranscoder):
+            return min(self._dictionaries.k or 0, self.n_features(layer))
+        found = self._dictionaries.get(layer)
+        if found is None:
+            return 0
+        return found.n_features if found.kind == "neurons" else min(found.k or 0, found.n_features)
+
     def encode(self, layer: int, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_feature"]:
         """Give the sparse activations of the features of one layer."""
         if isinstance(self._dictionaries, CrossLayerTranscoder):

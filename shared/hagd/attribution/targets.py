@@ -100,6 +100,11 @@ def of_vector(frozen: FrozenPrompt, direction: Float[Tensor, " d_model"], name: 
     return Targets((GraphTarget(name, 1.0),), direction.to(frozen.embed)[None])
 
 
+def together(parts: Sequence[Targets]) -> Targets:
+    """Give several targets, or sets of them, as one."""
+    return Targets(tuple(it for part in parts for it in part.named), torch.cat([part.directions for part in parts]))
+
+
 def _probabilities(frozen: FrozenPrompt) -> Float[Tensor, " vocab"]:
     return frozen.model.logits(frozen.stream.final[-1]).float().softmax(-1)
 

@@ -17,7 +17,7 @@ from hagd.attribution.heads import head_loadings
 from hagd.attribution.reading import Readers, read_features, read_targets
 from hagd.attribution.replacement import Replacement
 from hagd.attribution.scores import attribute_score
-from hagd.attribution.targets import of_tokens
+from hagd.attribution.targets import of_tokens, of_vector
 from hagd.dictionaries.storage import any_dictionaries_from_document
 from hagd.errors import InvalidInputError
 from hagd.graphs.local_graph import LocalGraph
@@ -205,10 +205,17 @@ class Trace:
         if target < self.graph.n_features:
             layer, at = self._active(target)
             return read_features(frozen, silent, layer, torch.tensor([at]))
-        named = self.graph.targets[target - self.graph.rows.shape[1]]
-        if named.token is None:
-            raise InvalidInputError("heads are looked up of features and logits", "name a feature, or trace one token")
-        targets = of_tokens(frozen, [named.token])
+        number = target - self.graph.rows.shape[1]
+        named, directions = self.graph.targets[number], self.graph.directions
+        if directions is not None:
+            # The graph may be of an array that nobody may write to, which torch warns about.
+            targets = of_vector(frozen, torch.from_numpy(directions[number].copy()), named.name)
+        elif named.token is not None:
+            targets = of_tokens(frozen, [named.token])
+        else:
+            raise InvalidInputError(
+                f"the graph does not say what its target {named.name!r} reads", "trace the prompt with this version"
+            )
         return read_targets(frozen, silent, targets)
 
 

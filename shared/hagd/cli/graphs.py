@@ -70,6 +70,12 @@ def build(
         int | None, typer.Option(min=1, help="Of --text: features with a node, by influence; all by default.")
     ] = None,
     heads: Annotated[bool, typer.Option("--heads", help="Of --text: heads are nodes, one at every position.")] = False,
+    vector: Annotated[
+        list[Path],
+        typer.Option(
+            metavar="FILE", help="Of --text: direction that the graph ends at: .json, .npy or .safetensors. Repeatable."
+        ),
+    ] = [],  # noqa: B006  # typer copies it
     out: OutOption = None,
     store: StoreOption = None,
     threads: ThreadsOption = None,
@@ -81,15 +87,18 @@ def build(
     """Build the attribution graph of a task and its hierarchy, and stop there; or, with --text, that of one prompt."""
     from hagd.extraction.plan import build_plan, default_folder, use_of  # noqa: PLC0415
     from hagd.extraction.prompt_plan import PromptSettings  # noqa: PLC0415
+    from hagd.extraction.vector_files import read_vectors  # noqa: PLC0415
 
     if text is not None:
         if use:
             raise UsageError("--text and --use exclude each other", "a prompt is traced by stages of its own")
-        asked = PromptSettings(text, dictionaries, tuple(target), against, nodes, heads)
+        asked = PromptSettings(text, dictionaries, tuple(target), against, nodes, heads, read_vectors(vector))
         build_trace(settings, asked, out, store=store, threads=threads, dry_run=dry_run, quiet=quiet, as_json=as_json)
         return
-    if target or against is not None or nodes is not None or heads or dictionaries != NEURONS:
-        raise UsageError("--dictionaries, --target, --against, --nodes and --heads belong to --text", "add --text")
+    if target or vector or against is not None or nodes is not None or heads or dictionaries != NEURONS:
+        raise UsageError(
+            "--dictionaries, --target, --vector, --against, --nodes and --heads belong to --text", "add --text"
+        )
     plan = build_plan(settings, upto="coarsening", use=use_of(use))
     folder = out or default_folder(settings, plan)
     if dry_run:

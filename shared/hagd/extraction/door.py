@@ -64,6 +64,7 @@ def trace(
     against: str | None,
     nodes: int | None,
     heads: bool,
+    vectors: Mapping[str, Sequence[float]],
     out: str | Path | None,
     store: str | Path | None,
     threads: int | None,
@@ -80,7 +81,7 @@ def trace(
         raise UsageError("a model in memory needs a folder to be kept in", "add out=FOLDER")
     named, overrides = _sorted(config, {"gguf", "revision"}, PROMPT_STAGES)
     settings = Settings(model=_model_path(model, tokenizer, out), overrides=overrides, **named)
-    asked = PromptSettings(text, str(dictionaries), tuple(targets), against, nodes, heads)
+    asked = PromptSettings(text, str(dictionaries), tuple(targets), against, nodes, heads, vectors)
     plan = build_prompt_plan(settings, asked)
     folder = out or prompt_folder(settings, plan)
     request = Request(PRINCIPAL, TRACE, plan, labels={"command": "hagd.trace"})

@@ -1,7 +1,7 @@
 """The plans that trace one prompt of a pretrained model, and that take in such a graph. Load without torch."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,6 +36,8 @@ class PromptSettings:
     nodes: int | None = None
     heads: bool = False
     """Whether heads are nodes."""
+    vectors: Mapping[str, Sequence[float]] = field(default_factory=dict[str, Sequence[float]])
+    """Directions behind the final norm to end at, by name."""
 
 
 def build_prompt_plan(
@@ -69,6 +71,8 @@ def build_prompt_plan(
     }
     if asked.dictionaries != NEURONS:
         configs["prompt"]["dictionaries"] = str(folder_of(asked.dictionaries).absolute())
+    if asked.vectors:
+        configs["local-graph"]["vectors"] = {name: list(map(float, it)) for name, it in asked.vectors.items()}
     if asked.against is not None:
         configs["local-graph"]["against"] = asked.against
     if asked.nodes is not None:

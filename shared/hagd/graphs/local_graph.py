@@ -63,6 +63,8 @@ class LocalGraph:
     heads: Int[np.ndarray, "head_node 3"] = field(default_factory=lambda: np.zeros((0, 3), dtype=np.int64))
     """(layer, head, position) of each head, ascending; none where edges run through heads. The scalar of a head is the
     length of what it writes, and an edge into it the part that the source has in that, along it."""
+    directions: Float[np.ndarray, "target d_model"] | None = None
+    """What each target reads behind the final norm; None where all are logits, or another tool made the graph."""
 
     def __post_init__(self) -> None:
         n_rows = len(self.features) + len(self.heads) + len(self.targets)
@@ -72,6 +74,8 @@ class LocalGraph:
         for name, length in [("activations", len(self.features)), *((it, n_rows) for it in _PER_ROW)]:
             if getattr(self, name).shape != (length,):
                 raise ValueError(f"{name} has shape {getattr(self, name).shape}, expected {(length,)}")
+        if self.directions is not None and len(self.directions) != len(self.targets):
+            raise ValueError(f"there are {len(self.directions)} directions of {len(self.targets)} targets")
         self._check_order()
 
     def _check_order(self) -> None:

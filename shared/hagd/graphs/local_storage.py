@@ -29,6 +29,8 @@ def local_graph_to_document(graph: LocalGraph) -> Document:
     }
     if graph.n_head_nodes:
         tensors["heads"] = graph.heads.astype(np.int32)
+    if graph.directions is not None:
+        tensors["directions"] = graph.directions.astype(np.float32)
     return Document(content, tensors)
 
 
@@ -54,6 +56,7 @@ def local_graph_from_document(document: Document) -> LocalGraph:
             targets=targets,
             provenance=dict(content["provenance"]),
             heads=tensors.get("heads", np.zeros((0, 3))).astype(np.int64),
+            directions=tensors.get("directions"),
             **{name: tensors[name] for name in _NUMBERS},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

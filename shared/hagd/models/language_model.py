@@ -5,6 +5,7 @@ intervention are written once. Nothing here knows Hugging Face; equality with th
 a model is converted. Axis vocabulary: batch pos layer d_model d_mlp head kv_head d_head vocab.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -20,6 +21,24 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_new": lambda x: functional.gelu(x, approximate="tanh"),
     "silu": functional.silu,
 }
+
+
+@dataclass(frozen=True)
+class RotaryScaling:
+    """How Llama from 3.1 on stretches slow rotations, so that more positions fit than it was first trained on."""
+
+    factor: float
+    """What rotations are slowed by that turn less than `low` times over those positions."""
+    low: float
+    high: float
+    """Rotations that turn more often than this over them stay; between the two the change is gradual."""
+    original_positions: float
+
+    def slow(self, frequency: Float[Tensor, " pair"]) -> Float[Tensor, " pair"]:
+        """Give the frequencies, in radians per position, that take the place of others."""
+        turns = frequency * self.original_positions / (2 * math.pi)
+        kept = ((turns - self.low) / (self.high - self.low)).clamp(0, 1)
+        return frequency * (kept + (1 - kept) / self.factor)
 
 
 @dataclass(frozen=True)
@@ -44,6 +63,7 @@ class ModelConfig:
     """How many leading dims of each head turn with the position, an even number; None for all of them."""
     parallel_residual: bool = False
     """Attention and MLP of a block read the same residual, the one that enters it; neither reads the other."""
+    rotary_scaling: RotaryScaling | None = None
 
     @property
     def group_size(self) -> int:
@@ -151,7 +171,7 @@ class LanguageModel:
         if config.rotary_base is None:
             return None
         dims = config.d_head if config.rotary_dims is None else config.rotary_dims
-        return Rotary.build(n_pos, config.d_head, dims, config.rotary_base, self.device)
+        return Rotary.build(n_pos, config.d_head, dims, config.rotary_base, self.device, config.rotary_scaling)
 
     def mlp_reads(
         self, entering: Float[Tensor, "*#batch d_model"], attended: Float[Tensor, "*#batch d_model"]
@@ -174,9 +194,13 @@ class Rotary:
     """How many leading dims turn."""
 
     @staticmethod
-    def build(n_pos: int, d_head: int, dims: int, base: float, device: torch.device) -> "Rotary":
-        inverse = base ** (-torch.arange(0, dims, 2, device=device, dtype=torch.float32) / dims)
-        angle = torch.arange(n_pos, device=device, dtype=torch.float32)[:, None] * inverse
+    def build(
+        n_pos: int, d_head: int, dims: int, base: float, device: torch.device, scaling: RotaryScaling | None = None
+    ) -> "Rotary":
+        frequency = base ** (-torch.arange(0, dims, 2, device=device, dtype=torch.float32) / dims)
+        if scaling is not None:
+            frequency = scaling.slow(frequency)
+        angle = torch.arange(n_pos, device=device, dtype=torch.float32)[:, None] * frequency
         angle = torch.cat([angle, angle, angle.new_zeros(n_pos, d_head - dims)], dim=-1)
         return Rotary(angle.cos(), angle.sin(), dims)
 

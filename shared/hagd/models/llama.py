@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hagd.models.language_model import ModelConfig
+from hagd.models.language_model import ModelConfig, RotaryScaling
 from hagd.models.weights import owned
 
 
@@ -25,6 +25,7 @@ def read_config(config: Any) -> ModelConfig:
         norm="rms",
         norm_eps=float(config.rms_norm_eps),
         rotary_base=float(config.rope_parameters["rope_theta"]),
+        rotary_scaling=_scaling(config.rope_parameters),
     )
 
 
@@ -32,7 +33,7 @@ def unsupported_features(config: Any) -> list[str]:
     """Name the settings of a `LlamaConfig` that this conversion does not reproduce."""
     rope = dict(config.rope_parameters or {})
     refused: list[str] = []
-    if rope.get("rope_type", "default") != "default":
+    if rope.get("rope_type", "default") not in ("default", "llama3"):
         refused.append(f"rope_type={rope['rope_type']} (scaled rotary positions)")
     if rope.get("partial_rotary_factor", 1.0) != 1.0:
         refused.append(f"partial_rotary_factor={rope['partial_rotary_factor']}")
@@ -41,6 +42,13 @@ def unsupported_features(config: Any) -> list[str]:
     if config.mlp_bias:
         refused.append("mlp_bias=True")
     return refused
+
+
+def _scaling(rope: Mapping[str, Any]) -> RotaryScaling | None:
+    if rope.get("rope_type", "default") == "default":
+        return None
+    names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+    return RotaryScaling(*(float(rope[name]) for name in names))
 
 
 def read_tensors(config: ModelConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

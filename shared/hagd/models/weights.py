@@ -5,14 +5,14 @@ A tied unembedding is the embedding transposed and occurs once, under `embed`.
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hagd.errors import InvalidInputError
-from hagd.models.language_model import Attention, Block, LanguageModel, Mlp, ModelConfig, Norm
+from hagd.models.language_model import Attention, Block, LanguageModel, Mlp, ModelConfig, Norm, RotaryScaling
 
 Owned = Callable[[Tensor], Tensor]
 
@@ -111,8 +111,8 @@ def from_tensors(config: ModelConfig, tensors: Mapping[str, Tensor]) -> Language
 
 def config_to_json(config: ModelConfig) -> dict[str, Any]:
     """Give the config as plain JSON values. Defaults are left out: models older than a field keep their bytes."""
-    values = {field.name: (getattr(config, field.name), field.default) for field in fields(config)}
-    return {name: value for name, (value, default) in values.items() if value != default}
+    values, defaults = asdict(config), {field.name: field.default for field in fields(config)}
+    return {name: value for name, value in values.items() if value != defaults[name]}
 
 
 def config_from_json(content: Mapping[str, Any]) -> ModelConfig:
@@ -125,8 +125,10 @@ def config_from_json(content: Mapping[str, Any]) -> ModelConfig:
         base = content["rotary_base"]
         values: dict[str, Any] = {**content, "norm_eps": float(content["norm_eps"])}
         values["rotary_base"] = None if base is None else float(base)
+        if (scaling := values.get("rotary_scaling")) is not None:
+            values["rotary_scaling"] = RotaryScaling(**{name: float(value) for name, value in scaling.items()})
         return ModelConfig(**values)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InvalidInputError(
             f"not a model config: {error}", "the file is damaged or from another version"
         ) from error

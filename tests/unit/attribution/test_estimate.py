@@ -114,6 +114,18 @@ def test_rows_go_into_a_file_where_memory_lacks_and_only_then() -> None:
             plan_graph(frozen, 3, None, room, spill=spill)  # pyright: ignore[reportArgumentType]  # one of them each
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_the_wider_chunks_of_bfloat16_are_counted_where_it_is_taken(
+    there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hagd.attribution.estimate.CHUNK_CELLS", 1 << 12)
+    monkeypatch.setattr("hagd.attribution.estimate.HALF_CHUNK_CELLS", 1 << 14)
+    monkeypatch.setattr("hagd.attribution.estimate.multiplies_bfloat16", lambda _device: there)
+    frozen = wide_prompt(211)
+    single, half = (estimate(frozen, 3, None, half=it).memory_bytes for it in (False, True))
+    assert (half > single) is there
+
+
 @pytest.mark.parametrize("heads", [False, True])
 def test_a_graph_that_fits_nowhere_is_refused_with_one_that_fits(heads: bool) -> None:
     frozen = wide_prompt(101)

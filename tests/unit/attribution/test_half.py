@@ -4,35 +4,29 @@ import numpy as np
 import pytest
 import torch
 
-from hagd.attribution.blocks import prepare_block
+from hagd.attribution.blocks import Block, prepare_block
 from hagd.attribution.build import LocalGraphConfig, PromptText, build_local_graph, silent
 from hagd.attribution.columns import Columns
 from hagd.attribution.coordinates import Coordinates
 from hagd.attribution.frozen import FrozenPrompt, freeze
+from hagd.attribution.heard_tokens import written_about_tokens
 from hagd.attribution.replacement import Replacement
 from hagd.attribution.standing import Standing
-from hagd.dictionaries.dictionary import Dictionary
 from hagd.graphs.local_graph import LocalGraph
-from hagd.interventions.activations import Subject
 from unit.attribution.frozen_models import ARCHITECTURES, DICTIONARIES, N_LAYERS, TOKENS
 from unit.attribution.test_edges import ends
-from unit.hagd_coarsening.tiny import in_single_precision, tiny_model
+from unit.hagd_coarsening.tiny import map_tensors, tiny_model
 
 ROUNDING = 2.0**-8
 """Largest relative error of rounding to bfloat16, which keeps 8 bits."""
 PER_LAYER = 6
 """Roundings that a read vector and its edges meet in one block."""
-LAYERED = sorted(set(DICTIONARIES) - {"cross-layer"})
-"""Kinds of dictionaries that a subject holds by layer."""
 
 
 def single_precision_prompt(architecture: str, kind: str) -> FrozenPrompt:
-    model = tiny_model(architecture, N_LAYERS)
-    made = DICTIONARIES[kind](model)
-    assert isinstance(made, dict)
-    dictionaries: dict[int, Dictionary] = made
-    subject = in_single_precision(Subject(model, dictionaries))
-    return freeze(subject.model, Replacement(subject.dictionaries, subject.model), TOKENS)
+    exact = tiny_model(architecture, N_LAYERS)
+    model, dictionaries = map_tensors((exact, DICTIONARIES[kind](exact)), torch.Tensor.float)
+    return freeze(model, Replacement(dictionaries, model), TOKENS)
 
 
 def graph_of(frozen: FrozenPrompt, *, half: bool) -> LocalGraph:
@@ -47,7 +41,7 @@ def with_instructions(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
     monkeypatch.setattr("hagd.attribution.descent.multiplies_bfloat16", answer)
 
 
-@pytest.mark.parametrize("kind", LAYERED)
+@pytest.mark.parametrize("kind", DICTIONARIES)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_edges_in_half_precision_are_those_in_single_but_for_rounding(
     architecture: str, kind: str, monkeypatch: pytest.MonkeyPatch
@@ -68,6 +62,25 @@ def test_without_instructions_the_mode_is_single_precision(architecture: str, mo
     frozen = single_precision_prompt(architecture, "gated")
     with_instructions(monkeypatch, False)
     assert (graph_of(frozen, half=True).rows == graph_of(frozen, half=False).rows).all()
+
+
+def test_what_heads_add_to_a_large_vector_is_not_lost() -> None:
+    """One head writes 256 about the token and 299 others a half each: kept in bfloat16, the sum would stay at 256."""
+    n_heads = 300
+    writes = torch.full((1, n_heads), 0.5)
+    writes[0, 0] = 256
+    block = Block(
+        w_o=writes.to(torch.bfloat16),
+        w_v=torch.ones(1, 1, dtype=torch.bfloat16),
+        pattern=torch.ones(1, n_heads, 1, 1, dtype=torch.bfloat16),
+        skip=None,
+        skip_scale=torch.ones(1, 1),
+        writers={},
+        slots={},
+    )
+    found = written_about_tokens(block, torch.ones(1, 1, dtype=torch.bfloat16))
+    assert found.dtype == torch.bfloat16
+    assert float(found) == pytest.approx(writes.sum(), rel=ROUNDING)
 
 
 def test_what_layers_add_to_a_large_vector_is_not_lost() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hagd.attribution.build import LocalGraphConfig, PromptText, build_local_graph, silent
-from hagd.attribution.frozen import freeze
+from hagd.attribution.frozen import FrozenPrompt, freeze
 from hagd.attribution.replacement import Replacement
 from hagd.attribution.targets import LogitChoice, difference, likeliest, of_tokens, of_vector
 from hagd.errors import InvalidInputError, NonFiniteError
@@ -52,6 +52,44 @@ def test_frozen_pieces_that_are_not_those_of_the_run_are_found_out() -> None:
     layer = dataclasses.replace(frozen.layers[1], pattern=frozen.layers[1].pattern * 1.01)
     with pytest.raises(NonFiniteError, match="differs from the run"):
         dataclasses.replace(frozen, layers=(frozen.layers[0], layer, *frozen.layers[2:])).check()
+
+
+def test_a_position_that_dwarfs_all_others_hides_nothing_of_them() -> None:
+    model, tokens = tiny_model("llama", N_LAYERS), torch.tensor([5, 11, 7, 3])
+    embed = model.embed.clone()
+    embed[tokens[0]] *= 1e6
+    model = dataclasses.replace(model, embed=embed)
+    frozen = freeze(model, Replacement(mixed(model), model), tokens)
+    layer = dataclasses.replace(frozen.layers[1], pattern=frozen.layers[1].pattern * 1.01)
+    with pytest.raises(NonFiniteError, match="differs from the run"):
+        dataclasses.replace(frozen, layers=(frozen.layers[0], layer, *frozen.layers[2:])).check()
+
+
+def with_stronger_features(frozen: FrozenPrompt) -> FrozenPrompt:
+    """Give the first layer's features a hundredth more than they wrote."""
+    features = frozen.layers[0].features
+    features = dataclasses.replace(features, values=features.values * 1.01)
+    return dataclasses.replace(
+        frozen, layers=(dataclasses.replace(frozen.layers[0], features=features), *frozen.layers[1:])
+    )
+
+
+@pytest.mark.parametrize("kind", ["mixed", "cross-layer", "neurons"])
+def test_features_and_errors_that_do_not_make_what_an_mlp_wrote_are_found_out(kind: str) -> None:
+    with pytest.raises(NonFiniteError, match="differs from the run"):
+        with_stronger_features(frozen_prompt("llama", kind)).check()
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_edges_that_do_not_add_up_to_what_a_node_read_are_found_out(half: bool) -> None:
+    """Products in bfloat16 are allowed more, so there features are made stronger a hundred times."""
+    frozen = frozen_prompt("llama", "mixed")
+    for _ in range(100 if half else 1):
+        frozen = with_stronger_features(frozen)
+    text, config = PromptText("", ()), LocalGraphConfig(half=half)
+    with pytest.raises(NonFiniteError, match="the edges into nodes differ") as found:
+        build_local_graph(frozen, text, of_tokens(frozen, [3]), config, silent)
+    assert ("half" in found.value.hint) is half
 
 
 @pytest.mark.parametrize("most", [0, -3])

@@ -4,9 +4,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+import torch
 
 from hagd.artifacts.document import Document
 from hagd.attribution.build import LocalGraphConfig, PromptText, build_local_graph, silent
+from hagd.attribution.frozen import FrozenPrompt
+from hagd.attribution.targets import Targets, difference, of_tokens, of_vector, together
 from hagd.attribution.trace import Trace
 from hagd.dictionaries.storage import dictionaries_to_document
 from hagd.errors import InvalidInputError
@@ -20,10 +23,10 @@ def single_precision(document: Document) -> Document:
     return Document(document.content, {name: it.astype("float32") for name, it in document.tensors.items()})
 
 
-def traced(architecture: str, *, heads: bool) -> Trace:
+def traced(architecture: str, *, heads: bool, choose: Callable[[FrozenPrompt], Targets] = ends) -> Trace:
     frozen = frozen_prompt(architecture, "gated")
     config = LocalGraphConfig(heads=heads)
-    graph = build_local_graph(frozen, PromptText("", ()), ends(frozen), config, silent)
+    graph = build_local_graph(frozen, PromptText("", ()), choose(frozen), config, silent)
     documents = {
         "model": single_precision(model_to_document(frozen.model)),
         "dictionaries": single_precision(dictionaries_to_document(gated(frozen.model), {})),
@@ -43,6 +46,32 @@ def test_an_edge_is_split_alike_whether_heads_are_nodes_or_not(architecture: str
             assert direct + sum(share.weight for share in shares) == pytest.approx(weight, rel=1e-4, abs=1e-5)
         direct, _ = cut.heads(cut.number(source), cut.number(target))
         assert cut.graph.rows[cut.row(cut.number(target)), cut.number(source)] == pytest.approx(direct, abs=1e-5)
+
+
+def differing(frozen: FrozenPrompt) -> Targets:
+    """Give a logit, a difference of two, and a vector."""
+    vector = torch.arange(14, dtype=torch.float64)
+    return together([of_tokens(frozen, [5]), difference(frozen, 3, 5, "3 - 5"), of_vector(frozen, vector, "ramp")])
+
+
+def test_edges_into_differences_and_vectors_are_split_by_heads_too() -> None:
+    trace = traced("llama", heads=False, choose=differing)
+    weights = []
+    for target in ("target.0", "target.1", "target.2"):
+        weights.append(trace.graph.rows[trace.row(trace.number(target)), trace.number("token@1")])
+        direct, shares = trace.heads(trace.number("token@1"), trace.number(target))
+        assert direct + sum(share.weight for share in shares) == pytest.approx(weights[-1], rel=1e-4, abs=1e-5)
+    assert len({round(float(weight), 4) for weight in weights}) == 3
+
+
+def test_a_graph_that_does_not_say_what_a_target_reads_cannot_split_its_edges() -> None:
+    trace = traced("llama", heads=False, choose=differing)
+    foreign = replace(trace, graph=replace(trace.graph, directions=None))
+    assert foreign.heads(foreign.number("token@1"), foreign.number("target.0"))[1]
+    with pytest.raises(InvalidInputError, match="what its target '3 - 5' reads"):
+        foreign.heads(foreign.number("token@1"), foreign.number("target.1"))
+    with pytest.raises(ValueError, match="directions"):
+        replace(trace.graph, directions=trace.graph.directions[:1])  # pyright: ignore[reportOptionalSubscript]
 
 
 def test_nodes_are_numbered_in_the_order_of_columns_and_targets() -> None:

@@ -77,8 +77,32 @@ def test_the_estimate_tells_the_size_of_the_graph(config: dict[str, Any]) -> Non
     assert 0 < told["calibration_seconds"] < 60
 
 
+@pytest.mark.parametrize("tokens", [(), ("#3", "#5")])
+def test_a_graph_ends_at_vectors_and_the_tokens_that_are_named(tokens: tuple[str, ...]) -> None:
+    vectors = {"ramp": list(range(14)), "first": [1.0] + 13 * [0.0]}
+    found = run(inputs(), {"vectors": vectors, "targets": tokens}, RecordingContext())["local_graph"]
+    assert [target["name"] for target in found.content["targets"]] == [*(it[1:] for it in tokens), *vectors]
+    np.testing.assert_array_equal(found.tensors["directions"][len(tokens) :], list(vectors.values()))
+    assert "directions" not in run(inputs(), {}, RecordingContext())["local_graph"].tensors
+    with pytest.raises(InvalidInputError, match="14 wide"):
+        run(inputs(), {"vectors": {"short": [1.0]}}, RecordingContext())
+
+
+def test_a_prompt_that_memory_does_not_hold_is_refused_before_it_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_given: object, **_named: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(local_stage, "available_bytes", lambda: 1000)
+    monkeypatch.setattr(local_stage, "freeze", never)
+    for start in (run, estimate):
+        with pytest.raises(InvalidInputError, match="running 6 tokens takes about") as refused:
+            start(inputs(), {}, RecordingContext())
+        assert refused.value.hint
+
+
 def test_what_would_be_refused_is_refused_by_its_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_stage, "available_bytes", lambda: 1000)
+    monkeypatch.setattr(local_stage, "require_room", lambda *_given: None)
     for start in (run, estimate):
         with pytest.raises(InvalidInputError, match="GiB of disk") as refused:
             start(inputs(), {}, RecordingContext())

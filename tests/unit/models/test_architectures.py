@@ -26,6 +26,7 @@ ORIGINALS = {
     "llama-tied-bias": lambda: tiny_llama(tied=True, bias=True),
     "llama-one-kv-head": lambda: tiny_llama(n_heads=3, n_kv_heads=1),
     "llama-ungrouped": lambda: tiny_llama(n_heads=3, n_kv_heads=3),
+    "llama-scaled-positions": lambda: tiny_llama(scaled=True),
     "neox-parallel": tiny_neox,
     "neox-parallel-tied-whole-heads": lambda: tiny_neox(tied=True, rotary_share=1.0),
     "neox-parallel-without-bias": lambda: tiny_neox(bias=False),
@@ -61,6 +62,12 @@ def test_positions_matter_so_that_a_lost_rotation_would_show(original) -> None:
     swapped = tokens[:, [1, 0, *range(2, 11)]]
     model = convert(original)
     assert (plain_logits(model, tokens)[:, -1] - plain_logits(model, swapped)[:, -1]).abs().max() > 1e-3
+
+
+def test_scaled_positions_give_other_logits_than_plain_ones() -> None:
+    tokens = random_tokens(5, 11)
+    scaled, plain = (plain_logits(convert(tiny_llama(scaled=it)), tokens) for it in (True, False))
+    assert (scaled - plain).abs().max() > 1e-3 * plain.abs().max()
 
 
 def test_the_converted_weights_share_no_memory_with_the_original(original) -> None:

@@ -23,6 +23,7 @@ ORIGINALS = {
     "gpt2-untied": lambda: tiny_gpt2(tied=False),
     "llama": tiny_llama,
     "llama-tied": lambda: tiny_llama(tied=True),
+    "llama-scaled-positions": lambda: tiny_llama(scaled=True),
     "neox": tiny_neox,
     "neox-sequential-tied": lambda: tiny_neox(parallel=False, tied=True),
 }

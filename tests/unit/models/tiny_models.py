@@ -36,8 +36,17 @@ def tiny_gpt2(seed: int = 0, *, tied: bool = True) -> GPT2LMHeadModel:
 
 
 def tiny_llama(
-    seed: int = 0, *, tied: bool = False, bias: bool = False, n_heads: int = 6, n_kv_heads: int = 2
+    seed: int = 0,
+    *,
+    tied: bool = False,
+    bias: bool = False,
+    n_heads: int = 6,
+    n_kv_heads: int = 2,
+    scaled: bool = False,
 ) -> LlamaForCausalLM:
+    """Give a Llama; `scaled` as from 3.1 on, so that one rotation stays, one is slowed in part, three wholly."""
+    scaling = {"factor": 8.0, "low_freq_factor": 0.5, "high_freq_factor": 3.0, "original_max_position_embeddings": 23}
+    rope = {"rope_type": "llama3", **scaling} if scaled else {"rope_type": "default"}
     config = LlamaConfig(
         vocab_size=VOCAB,
         hidden_size=42,
@@ -49,7 +58,7 @@ def tiny_llama(
         max_position_embeddings=29,
         attention_bias=bias,
         rms_norm_eps=1e-3,
-        rope_parameters={"rope_type": "default", "rope_theta": 777.0},
+        rope_parameters={**rope, "rope_theta": 777.0},
         tie_word_embeddings=tied,
         bos_token_id=None,
         eos_token_id=None,

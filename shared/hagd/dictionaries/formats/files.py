@@ -147,7 +147,8 @@ class Folder:
         if not self.pickles:
             raise InvalidInputError(
                 f"{self.path.name} has no {name} but {there[0]}, a pickle, which can run code when opened",
-                "save its tensors as safetensors, or pass --unsafe-pickle if you trust whoever made it",
+                "save its tensors as safetensors, or pass --unsafe-pickle to `hagd transcoder convert` if you trust "
+                "whoever made it",
             )
         try:
             with warnings.catch_warnings():

@@ -80,7 +80,7 @@ def probe(found: Found, model: LanguageModel, tokens: Int[Tensor, "batch pos"]) 
         raise InvalidInputError(
             f"read in the space {space} the transcoders leave {_mean(own):.3g} of the variance unexplained, "
             f"in the space {best} {_mean(measured[best]):.3g}",
-            f"the file is of the space {best}: say so with --space",
+            f"the file is of the space {best}: say so with --space of `hagd transcoder convert`",
         )
     return Probe(space, own)
 

@@ -71,7 +71,8 @@ def detect(folder: Folder) -> str:
         return found[0]
     if found:
         raise InvalidInputError(
-            f"{folder.path.name} could be of the formats {', '.join(found)}", "say which with --from"
+            f"{folder.path.name} could be of the formats {', '.join(found)}",
+            "say which with --from of `hagd transcoder convert`",
         )
     pickled = sorted(path.name for path in folder.path.iterdir() if path.suffix in PICKLES)
     seen = f"; it holds pickles ({pickled[0]}), which can run code when opened" if pickled else ""
@@ -154,12 +155,14 @@ def _compare_names(found: Found, loaded: LoadedModel) -> None:
     if found.base_model is not None and _plain(found.base_model) != _plain(loaded.name):
         raise InvalidInputError(
             f"the file names {found.base_model!r} as its model, not {loaded.name!r}",
-            "give that model with --model; if yours is the same under another name, add --any-name",
+            "give that model with --model; if yours is the same under another name, add --any-name, or where a "
+            "prompt is traced --set prompt.any_name=true",
         )
     if found.revision is not None and loaded.revision is not None and found.revision != loaded.revision:
         raise InvalidInputError(
             f"the file names revision {found.revision!r} of its model, {loaded.name} was loaded at {loaded.revision!r}",
-            "load that revision with --revision; if both are the same commit, add --any-name",
+            "load that revision with --revision; if both are the same commit, add --any-name, or where a prompt is "
+            "traced --set prompt.any_name=true",
         )
 
 

@@ -81,7 +81,8 @@ def resolve(space: InputSpace, norm: Norm) -> InputSpace:
         raise InvalidInputError(
             "the file reads ln2.hook_normalized of a LayerNorm, which TransformerLens gave with gain and bias before "
             "its release 3.0 and gives without them since; the file does not say which",
-            "let --probe-text FILE decide, or say --space mlp-input (before 3.0) or --space normalised",
+            "convert it first: with `hagd transcoder convert`, let --probe-text FILE decide, or say --space mlp-input "
+            "(before 3.0) or --space normalised",
         )
     return meant[0]
 
@@ -147,7 +148,8 @@ class _Undo:
             raise InvalidInputError(
                 f"layer {layer} reads the residual before the norm, which divides it by the length of each token's "
                 "residual: no weights that read the MLP's input can undo that",
-                "use transcoders of the normalised residual; if this one reads that after all, say so with --space",
+                "use transcoders of the normalised residual; if this one reads that after all, say so with --space of "
+                "`hagd transcoder convert`",
             )
         if bool((norm.gain == 0).any()):
             raise InvalidInputError(

@@ -1,0 +1,76 @@
+"""What the graph of a task takes, told before it is begun: traces of all prompts are held to its last edge."""
+
+from dataclasses import replace
+from typing import Final
+
+from hagd.errors import InvalidInputError
+from hagd.interventions.activations import Subject
+from hagd.tasks.task import Layout, Task
+from hagd_coarsening.domain.task_graph import GraphConfig, count_prompts, most_prompts, traced_together
+
+_RUNS: Final = 3
+"""The clean prompt, its counterfactual, and an unpaired one."""
+
+
+def require_room(subject: Subject, task: Task, config: GraphConfig, memory_bytes: int) -> None:
+    """Refuse a graph whose traces would take more memory than there is.
+
+    Raises:
+        InvalidInputError: they would; says how many prompts fit.
+    """
+    needed = task_graph_bytes(subject, task, config)
+    if needed <= memory_bytes:
+        return
+    most, beyond = 0, most_prompts(subject, config)
+    while beyond - most > 1:
+        middle = (most + beyond) // 2
+        if task_graph_bytes(subject, task, replace(config, prompts=middle)) <= memory_bytes:
+            most = middle
+        else:
+            beyond = middle
+    smaller = "use a machine with more memory" + (", or fewer steps" if config.steps > 1 else "")
+    raise InvalidInputError(
+        f"tracing the prompts of task {task.name!r} takes about {needed / 2**30:.1f} GiB, and "
+        f"{memory_bytes / 2**30:.1f} GiB are there",
+        f"ask for at most {most} prompts: --set coarsening.prompts={most}" if most else smaller,
+    )
+
+
+def task_graph_bytes(subject: Subject, task: Task, config: GraphConfig) -> int:
+    """Give the peak above model, task and dictionaries."""
+    if config.resolution == "mixed":
+        subject = Subject(subject.model)
+    batches = task.batches.get("discover", ())
+    counts = count_prompts(batches, most_prompts(subject, config))
+    kept = made = 0
+    for batch, count in zip(batches, counts, strict=True):
+        kept += count * _kept_cells(subject, batch.layout, config)
+        together = min(count, traced_together(subject, len(batch.layout.roles)))
+        made = max(made, together * _made_cells(subject, len(batch.layout.roles)))
+    return subject.model.embed.element_size() * (kept + made)
+
+
+def _kept_cells(subject: Subject, layout: Layout, config: GraphConfig) -> int:
+    """Count what is held of a prompt: its trace, what its nodes write, and the points of its path."""
+    shape, dictionaries, n_pos = subject.model.config, subject.dictionaries.values(), len(layout.roles)
+    d_model, n_layers, width = shape.d_model, shape.n_layers, shape.n_heads * shape.d_head
+    features, skips = sum(it.n_features for it in dictionaries), sum(it.w_skip is not None for it in dictionaries)
+    run = d_model * (1 + 2 * n_layers + len(dictionaries) + skips) + n_layers * width + features
+    gradients = d_model * (1 + n_layers) + n_layers * width
+    # What each MLP and each attention reads, too, and one vector of every node that is no feature.
+    place = _RUNS * run + gradients + 2 * n_layers * d_model
+    place += d_model * (1 + n_layers * (shape.n_heads + 1) + skips)
+    patterns = n_layers * shape.n_heads * n_pos**2
+    if config.source_value == "difference":
+        place += features
+    if config.steps > 1:
+        place += config.steps * 3 * n_layers * d_model
+        patterns *= 1 + config.steps
+    return n_pos * place + patterns + _RUNS * len(layout.answer_positions) * shape.vocab_size
+
+
+def _made_cells(subject: Subject, n_pos: int) -> int:
+    """Count what is alive of a prompt, beside that, while it is traced: what the gradient needs of every layer."""
+    shape = subject.model.config
+    place = 8 * shape.d_model + 4 * shape.n_heads * shape.d_head + 4 * shape.d_mlp
+    return shape.n_layers * (n_pos * place + 2 * shape.n_heads * n_pos**2)
