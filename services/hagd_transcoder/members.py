@@ -77,10 +77,11 @@ def together(
     with contextlib.ExitStack() as leaving:
         leaving.callback(torch.set_num_threads, threads)
         torch.set_num_threads(share)
-        members = [_Member(rank, share) for rank in range(1, size)]
-        for member in members:
-            leaving.callback(member.end)
+        members: list[_Member] = []
         try:
+            for rank in range(1, size):
+                members.append(_Member(rank, share))
+                leaving.callback(members[-1].end)
             group = _meet(members, {"run": run, "config": dict(config), "inputs": sorted(inputs)})
             for role in sorted(inputs):
                 _spread(group, inputs[role])
@@ -90,13 +91,16 @@ def together(
 
 
 def _meet(members: Sequence["_Member"], work: Mapping[str, Any]) -> GlooGroup:
-    for member in members:
-        if member.hear() != {"type": "ready"}:
-            raise WorkerDiedError("a process of those that train together did not start")
     with tempfile.TemporaryDirectory(prefix="hagd-group-") as folder:
         path, size = str(Path(folder, "store")), len(members) + 1
         for member in members:
             member.tell({**work, "rank": member.rank, "size": size, "store": path})
+        for member in members:
+            answer = member.hear()
+            if answer is None:
+                raise WorkerDiedError("a process of those that train together did not start")
+            if answer["type"] == "failure":
+                raise error_of(Failure.from_json(answer["failure"]))
         return GlooGroup(FileStore(path, size), 0, size)
 
 
@@ -239,13 +243,14 @@ def main() -> None:
     # What libraries print must not get among the frames.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     configure_logging(json_lines=True, service="worker")
-    write_frame(outbox, {"type": "ready"})
     told = read_frame(sys.stdin.buffer)
     if told is None:
         return
     threading.Thread(target=_end_with_input, daemon=True).start()
     try:
-        _take_part(told)
+        function = cast(MemberFunction, load_function(told["run"]))
+        write_frame(outbox, {"type": "ready"})
+        _take_part(function, told)
     except Exception as error:
         if not isinstance(error, HagdError):
             _LOG.exception("a member of a group broke")
@@ -255,11 +260,9 @@ def main() -> None:
     os._exit(0)
 
 
-def _take_part(told: Mapping[str, Any]) -> None:
+def _take_part(function: MemberFunction, told: Mapping[str, Any]) -> None:
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    function = cast(MemberFunction, load_function(told["run"]))
-    store = FileStore(told["store"], told["size"])
-    group = GlooGroup(store, told["rank"], told["size"])
+    group = GlooGroup(FileStore(told["store"], told["size"]), told["rank"], told["size"])
     inputs = {role: _receive(group) for role in told["inputs"]}
     function(inputs, told["config"], _Other(group), group)
 
