@@ -7,12 +7,13 @@ other or in several threads.
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.distributed import ProcessGroupGloo, Store
+from torch.distributed import FileStore, ProcessGroupGloo, Store  # pyright: ignore[reportPrivateImportUsage]  # in its docs
 
 from hagd.errors import WorkerDiedError
 
@@ -44,6 +45,11 @@ class GlooGroup:
         # Once everybody is in here, nobody needs the store any more.
         self.sum_([torch.zeros(1)])
         self._gloo._set_default_timeout(_PATIENCE)
+
+    @staticmethod
+    def at(path: Path, rank: int, size: int) -> "GlooGroup":
+        """Meet the others at a file that all of them can reach, and that is not there yet; errors as of `__init__`."""
+        return GlooGroup(FileStore(str(path), size), rank, size)
 
     def sum_(self, tensors: Sequence[Tensor]) -> None:
         small = [it for it in tensors if it.numel() < _PACKED or not it.is_contiguous()]

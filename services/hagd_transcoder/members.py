@@ -1,7 +1,7 @@
 """The processes of a group: the task's own, which is the first member, and others that it starts and that end with it.
 
     python -m hagd_transcoder.members
-    in    {"rank": ..., "size": ..., "store": path, "run": "module:function", "config": ..., "inputs": [role, ...]}
+    in    {"rank": ..., "size": ..., "meeting": path, "run": "module:function", "config": ..., "inputs": [role, ...]}
     out   {"type": "ready"}   {"type": "failure", ...}
 
 A member is spoken to in frames over its standard input and output until the group stands, and by the group from then
@@ -24,7 +24,6 @@ from typing import Any, BinaryIO, Final, NamedTuple, cast
 
 import numpy as np
 import torch
-from torch.distributed import FileStore
 
 from hagd.artifacts.document import Document
 from hagd.errors import HagdError, WorkerDiedError
@@ -92,16 +91,16 @@ def together(
 
 def _meet(members: Sequence["_Member"], work: Mapping[str, Any]) -> GlooGroup:
     with tempfile.TemporaryDirectory(prefix="hagd-group-") as folder:
-        path, size = str(Path(folder, "store")), len(members) + 1
+        path, size = Path(folder, "meeting"), len(members) + 1
         for member in members:
-            member.tell({**work, "rank": member.rank, "size": size, "store": path})
+            member.tell({**work, "rank": member.rank, "size": size, "meeting": str(path)})
         for member in members:
             answer = member.hear()
             if answer is None:
                 raise WorkerDiedError("a process of those that train together did not start")
             if answer["type"] == "failure":
                 raise error_of(Failure.from_json(answer["failure"]))
-        return GlooGroup(FileStore(path, size), 0, size)
+        return GlooGroup.at(path, 0, size)
 
 
 def _reason(members: Sequence["_Member"], error: WorkerDiedError) -> HagdError:
@@ -262,7 +261,7 @@ def main() -> None:
 
 def _take_part(function: MemberFunction, told: Mapping[str, Any]) -> None:
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    group = GlooGroup(FileStore(told["store"], told["size"]), told["rank"], told["size"])
+    group = GlooGroup.at(Path(told["meeting"]), told["rank"], told["size"])
     inputs = {role: _receive(group) for role in told["inputs"]}
     function(inputs, told["config"], _Other(group), group)
 

@@ -169,7 +169,7 @@ def test_more_processes_change_neither_the_name_of_a_result_nor_its_layers() -> 
 
 
 def test_more_processes_than_windows_of_a_step_are_refused() -> None:
-    with pytest.raises(InvalidInputError, match="workers is 19, but a step reads only 9 windows"):
+    with pytest.raises(InvalidInputError, match="workers is 19, but a step reads only 8 windows"):
         make_plan(read_config({**SHORT, "workers": 19}), GATED, corpus())
 
 
