@@ -104,12 +104,10 @@ def _meet(members: Sequence["_Member"], work: Mapping[str, Any]) -> GlooGroup:
 
 
 def _reason(members: Sequence["_Member"], error: WorkerDiedError) -> HagdError:
-    """Give why a group broke: an error that a member told of, else the end of one that said nothing."""
+    """Give why a group broke: what a member told of, or how one ended that told nothing."""
     until = time.monotonic() + _LAST_WORDS_SECONDS
-    ends = [member.ending(max(0.0, until - time.monotonic())) for member in members]
-    # Who only saw others go tells of that, and is not the cause.
-    told = [it for it in ends if it is not None]
-    return next((it for it in told if not isinstance(it, WorkerDiedError)), next(iter(told), error))
+    ends = (member.ending(max(0.0, until - time.monotonic())) for member in members)
+    return next((end for end in ends if end is not None), error)
 
 
 class _Member:
@@ -139,13 +137,15 @@ class _Member:
         return read_frame(self._stdout)
 
     def ending(self, seconds: float) -> HagdError | None:
-        """Give how it ended, if it does within so many seconds; None where it goes on."""
+        """Give how it ended, if it does within so many seconds; None where it goes on, or only saw another end."""
         try:
             code = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
-        if (told := self.hear()) is not None:
-            return error_of(Failure.from_json(told["failure"]))
+        while (told := self.hear()) is not None:
+            if told["type"] == "failure":
+                error = error_of(Failure.from_json(told["failure"]))
+                return None if isinstance(error, WorkerDiedError) else error
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
         return WorkerDiedError(
             f"process {self.rank} of those that train together {how}", "a kill from outside is often a lack of memory"

@@ -224,7 +224,7 @@ def test_members_get_inputs_config_checkpoint_and_their_share_of_the_threads() -
     [
         ("fail", "stage", NonFiniteError, "a member met NaN"),
         ("fail", "defect", HagdError, "ZeroDivisionError: by 0"),
-        ("fail", "exit", WorkerDiedError, "process [12] of those that train together ended with exit status 7"),
+        ("fail", "exit", WorkerDiedError, "process 1 of those that train together ended with exit status 7"),
         ("no_such_function", "", HagdError, "no_such_function cannot be loaded"),
     ],
 )
