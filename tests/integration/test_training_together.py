@@ -28,7 +28,7 @@ from ray_cluster import ray_param
 from unit.hagd_transcoder.test_corpus_training import inputs
 
 CONFIG: dict[str, Any] = {"n_features": 97, "k": 3, "batch": 60, "buffer": 120, "tokens": 1200, "traced": 0}
-LONG = {**CONFIG, "tokens": 60_000}
+LONG = {**CONFIG, "tokens": 60_000, "layers": [1], "shown_features": 0}
 
 
 @pytest.fixture
@@ -152,6 +152,7 @@ def killed_and_taken_up(
     assert result.outputs["dictionaries"] == whole.outputs["dictionaries"]
 
 
+@pytest.mark.slow
 def test_a_killed_member_is_a_lost_worker_and_the_next_attempt_goes_on(
     isolated: Executor, store: FilesystemStore
 ) -> None:
@@ -159,6 +160,7 @@ def test_a_killed_member_is_a_lost_worker_and_the_next_attempt_goes_on(
     killed_and_taken_up(isolated, store, lambda member: member.send_signal(signal.SIGKILL), said)
 
 
+@pytest.mark.slow
 def test_members_end_with_a_killed_worker_and_the_next_attempt_goes_on(
     isolated: Executor, store: FilesystemStore
 ) -> None:
