@@ -12,6 +12,7 @@ from benchmarks.dictionaries.modulus import measure_modulus
 from benchmarks.dictionaries.small_gpt2 import measure_small_gpt2
 from benchmarks.dictionaries.smollm2 import measure_smollm2
 from benchmarks.dictionaries.steps import measure_steps
+from benchmarks.dictionaries.together import measure_together
 from benchmarks.tables import Row, run
 
 MEASURES: dict[str, Callable[[], list[Row]]] = {
@@ -20,6 +21,7 @@ MEASURES: dict[str, Callable[[], list[Row]]] = {
     "small-gpt2": measure_small_gpt2,
     "across": measure_across,
     "smollm2": measure_smollm2,
+    "together": measure_together,
 }
 
 

@@ -1,8 +1,8 @@
 """Run stage 1 on a corpus: derive what the config leaves open, train one dictionary per layer, measure them.
 
 Layers learn apart, so they may be trained in shards, each with every so many layers and a run of the model of its own.
-A transcoder across layers has one loss and learns whole: workers that held slices of its decoders would have to add up
-what they decode in every update, and shards never speak with each other.
+A transcoder across layers has one loss and learns whole, since shards never speak with each other. Whatever one task
+trains, several processes may train together: they add up what they learn in every update.
 """
 
 import math
@@ -27,10 +27,12 @@ from hagd_transcoder.corpus_handlers import CorpusTranscoderConfig, read_config
 from hagd_transcoder.domain.corpus_evaluation import evaluate_on_corpus
 from hagd_transcoder.domain.corpus_memory import TrainingMemory, require_memory, training_memory
 from hagd_transcoder.domain.corpus_plan import CorpusPlan
-from hagd_transcoder.domain.corpus_training import train_on_corpus
+from hagd_transcoder.domain.corpus_training import Trained, train_on_corpus
 from hagd_transcoder.domain.examples import ExamplePlan
+from hagd_transcoder.domain.group import Group
 from hagd_transcoder.domain.starting import Start
 from hagd_transcoder.domain.traced_evaluation import trace_prompts
+from hagd_transcoder.members import together
 
 GATED_K = 64
 PLAIN_K = 32
@@ -43,6 +45,8 @@ DEAD_SHARE = 0.1
 LEAST_DEAD_TOKENS, MOST_DEAD_TOKENS = 25_600, 204_800
 """A feature counts as dead after this share of the tokens, but within these bounds: early enough to be revived, late
 enough to be known for rare."""
+TAKE_PART = f"{__name__}:take_part"
+"""What the other processes of a group call."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,7 @@ def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -
     model, corpus = read_inputs(inputs)
     checked = read_config(config)
     plan = make_plan(checked, model, corpus)
-    require_memory(memory_of(checked, plan, model, corpus), available_bytes())
-    trained = train_on_corpus(model, corpus.windows("train"), plan, context)
+    trained = _learned(inputs, config, model, corpus, context)
     measured = _measured(inputs, model, corpus, plan, trained.dictionaries, checked, context)
     return {"dictionaries": measured, "training": history_to_document(trained.history)}
 
@@ -73,15 +76,39 @@ def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -
 def run_shard(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
     """Train the dictionaries of the layers of one shard. See `StageFunction`."""
     model, corpus = read_inputs(inputs)
-    whole = read_config({name: value for name, value in config.items() if name != "shard"})
-    plan = make_plan(whole, model, corpus)
-    require_memory(memory_of(whole, plan, model, corpus), available_bytes())
-    layers = plan.layers[int(config["shard"]) :: whole.shards]
-    trained = train_on_corpus(model, corpus.windows("train"), replace(plan, layers=layers), context)
+    trained = _learned(inputs, config, model, corpus, context)
     return {
         "dictionaries": any_dictionaries_to_document(trained.dictionaries, {}),
         "training": history_to_document(trained.history),
     }
+
+
+def take_part(inputs: Mapping[str, Document], config: Config, context: StageContext, group: Group) -> None:
+    """Train as one of the others of a group. See `MemberFunction`."""
+    model, corpus = read_inputs(inputs)
+    train_on_corpus(model, corpus.windows("train"), _plan_of(config, model, corpus), context, group)
+
+
+def _learned(
+    inputs: Mapping[str, Document], config: Config, model: LanguageModel, corpus: Corpus, context: StageContext
+) -> Trained:
+    """Train what a task or one of its shards is to train, with the processes that it may have."""
+    whole = _of_whole(config)
+    require_memory(memory_of(whole, make_plan(whole, model, corpus), model, corpus), available_bytes())
+    with together(TAKE_PART, inputs, config, context, whole.workers) as (group, shared):
+        return train_on_corpus(model, corpus.windows("train"), _plan_of(config, model, corpus), shared, group)
+
+
+def _of_whole(config: Config) -> CorpusTranscoderConfig:
+    """Parse the config of a task, or that of one of its shards."""
+    return read_config({name: value for name, value in config.items() if name != "shard"})
+
+
+def _plan_of(config: Config, model: LanguageModel, corpus: Corpus) -> CorpusPlan:
+    """Give what a task trains: with the config of a shard, the layers of that."""
+    whole = _of_whole(config)
+    plan = make_plan(whole, model, corpus)
+    return replace(plan, layers=plan.layers[int(config["shard"]) :: whole.shards]) if "shard" in config else plan
 
 
 def join(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
@@ -102,8 +129,9 @@ def make_plan(config: CorpusTranscoderConfig, model: LanguageModel, corpus: Corp
     """Derive what the config leaves open.
 
     Raises:
-        InvalidInputError: a layer does not exist, k exceeds the features, there are more shards than layers, or the
-            MLPs are not such that what was asked for could start at them or be like them.
+        InvalidInputError: a layer does not exist, k exceeds the features, there are more shards than layers or more
+            processes than windows of a step, or the MLPs are not such that what was asked for could start at them or
+            be like them.
     """
     shape, gated = model.config, model.blocks[0].mlp.w_gate is not None
     layers = tuple(range(shape.n_layers)) if config.layers is None else tuple(sorted(config.layers))
@@ -132,6 +160,11 @@ def make_plan(config: CorpusTranscoderConfig, model: LanguageModel, corpus: Corp
     batch = config.batch or min(BATCH_TOKENS, max(LEAST_BATCH_TOKENS, round(tokens / LEAST_UPDATES)))
     buffer = config.buffer or max(BUFFER_TOKENS, batch)
     per_step = max(1, round(min(buffer, tokens) / per_window))
+    if config.workers > per_step:
+        raise InvalidInputError(
+            f"corpus-transcoder.workers is {config.workers}, but a step reads only {per_step} windows",
+            "take fewer workers, or a larger corpus-transcoder.buffer",
+        )
     updates = max(1, round(per_step * per_window / batch))
     steps = max(1, round(tokens / (per_step * per_window)))
     finetune_steps = _finetune_steps(config.finetune, steps)
@@ -192,9 +225,9 @@ def _finetune_steps(share: float, steps: int) -> int:
 
 
 def memory_of(config: CorpusTranscoderConfig, plan: CorpusPlan, model: LanguageModel, corpus: Corpus) -> TrainingMemory:
-    """Count what one worker will hold at once."""
+    """Count what one worker will hold at once, with the processes of its group."""
     trained = -(-len(plan.layers) // config.shards)
-    return training_memory(plan, model, corpus.windows("train"), trained=trained)
+    return training_memory(plan, model, corpus.windows("train"), trained=trained, workers=config.workers)
 
 
 def read_inputs(inputs: Mapping[str, Document]) -> tuple[LanguageModel, Corpus]:

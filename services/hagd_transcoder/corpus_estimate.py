@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from hagd.artifacts.document import Document
@@ -10,8 +10,13 @@ from hagd.pipeline.contract import Config, StageContext
 from hagd.pipeline.machine import available_bytes, resident_bytes
 from hagd_transcoder.corpus_dictionaries import make_plan, memory_of, read_inputs
 from hagd_transcoder.corpus_handlers import read_config
-from hagd_transcoder.domain.corpus_calibration import time_training
+from hagd_transcoder.domain.corpus_calibration import time_learning, time_training
 from hagd_transcoder.domain.corpus_memory import require_memory, usable_bytes
+from hagd_transcoder.domain.group import Group
+from hagd_transcoder.members import together
+
+TAKE_PART = f"{__name__}:take_part"
+"""What the other processes of a group call."""
 
 
 def estimate(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
@@ -19,6 +24,9 @@ def estimate(inputs: Mapping[str, Document], config: Config, context: StageConte
 
     Seconds are by kind of work. Bytes are by phase, above what the process holds with model and corpus in it, which
     is measured; `peak_bytes` is all of it.
+
+    Processes that train together are started and take the steps that are timed together, since they share caches and
+    memory.
 
     Raises:
         InvalidInputError: a transcoder across layers, which is made whole to be timed, does not fit into the memory.
@@ -30,7 +38,15 @@ def estimate(inputs: Mapping[str, Document], config: Config, context: StageConte
     memory, held, free = memory_of(checked, plan, model, corpus), resident_bytes(), available_bytes()
     if plan.decoders != "own":
         require_memory(memory, free)
-    seconds = time_training(model, corpus, plan, context, shards=checked.shards, traced=checked.traced)
+    entered = time.monotonic()
+    with together(TAKE_PART, inputs, config, context, checked.workers) as (group, _):
+        met = time.monotonic() - entered
+        learning = time_learning(model, corpus, plan, context, group)
+    seconds = time_training(
+        model, corpus, plan, context, learning=learning, shards=checked.shards, traced=checked.traced
+    )
+    # Each shard waits for a group of its own.
+    seconds = replace(seconds, start=seconds.start + checked.shards * met)
     content: dict[str, Any] = {
         "schema": "hagd.estimate/v1",
         "seconds": asdict(seconds),
@@ -40,3 +56,9 @@ def estimate(inputs: Mapping[str, Document], config: Config, context: StageConte
         "available_bytes": held + usable_bytes(free),
     }
     return {"estimate": Document(content)}
+
+
+def take_part(inputs: Mapping[str, Document], config: Config, context: StageContext, group: Group) -> None:
+    """Take the steps that are timed, as one of the others of a group. See `MemberFunction`."""
+    model, corpus = read_inputs(inputs)
+    time_learning(model, corpus, make_plan(read_config(config), model, corpus), context, group)

@@ -83,6 +83,9 @@ class CorpusTranscoderConfig(BaseModel):
     seed: Annotated[int, Field(ge=0)] = 0
     shards: Positive = 1
     """Parts that the layers are divided into, each trained by a worker of its own."""
+    workers: Positive = 1
+    """Processes on the machine of a worker that train together: each reads a part of the tokens of every update, and
+    all share its CPU threads. The result is the same up to the order in which numbers are added."""
 
 
 def resolve(config: Config) -> dict[str, Any]:
@@ -91,7 +94,7 @@ def resolve(config: Config) -> dict[str, Any]:
     Raises:
         InvalidInputError: a field is unknown, out of range, or contradicts another.
     """
-    return read_config(config).model_dump(mode="json", exclude_defaults=True, exclude={"checkpoints"})
+    return read_config(config).model_dump(mode="json", exclude_defaults=True, exclude={"checkpoints", "workers"})
 
 
 def read_config(config: Config) -> CorpusTranscoderConfig:
@@ -155,7 +158,7 @@ STAGE = StageSpec(
     outputs=("dictionaries", "training"),
     run="hagd_transcoder.corpus_dictionaries:run",
     resolve=resolve,
-    local_fields=frozenset({"checkpoints"}),
+    local_fields=frozenset({"checkpoints", "workers"}),
     title="Training dictionaries on text",
     fields=fields_of(CorpusTranscoderConfig),
     estimate="hagd_transcoder.corpus_estimate:estimate",

@@ -3,13 +3,13 @@
 Every kind of work is done as the run does it, on its shapes, for all of its layers. Layers that learn apart are alike,
 so a few dictionaries stand in for all of them, which keeps the memory small; they are more than one, so that a layer's
 weights are out of the processor's caches again when its turn comes, as they will be. A transcoder across layers is
-made whole.
+made whole. Processes that train together take their steps together here too.
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 
@@ -35,7 +35,8 @@ from hagd_transcoder.domain.corpus_evaluation import (
 from hagd_transcoder.domain.corpus_plan import SCALE_TOKENS, CorpusPlan
 from hagd_transcoder.domain.corpus_training import start_layers, windows_of_step
 from hagd_transcoder.domain.finetuning import finetune_step
-from hagd_transcoder.domain.layers import Layers, LayersApart
+from hagd_transcoder.domain.group import ALONE, Group
+from hagd_transcoder.domain.layers import Layers, LayersApart, reading_of
 from hagd_transcoder.domain.saving import SavePoints
 from hagd_transcoder.domain.schedules import annealed
 from hagd_transcoder.domain.sparse.trainer import state_of_trainers
@@ -71,6 +72,57 @@ class TrainingTime:
         )
 
 
+class Learning(NamedTuple):
+    """What the steps of a plan take, and the dictionaries that took some."""
+
+    made: Layers
+    """Those that there are."""
+    stand_ins: Layers
+    """The same for all layers."""
+    start: float
+    steps: float
+    run: float
+    """Of the model, once."""
+    finetuning: float
+
+
+@torch.no_grad()
+def time_learning(
+    model: LanguageModel,
+    corpus: Corpus,
+    plan: CorpusPlan,
+    context: StageContext,
+    group: Group = ALONE,
+    clock: Seconds = time.monotonic,
+) -> Learning:
+    """Estimate the seconds of what all members of a group do; arguments as of `time_training`.
+
+    Raises:
+        NonFiniteError, WorkerDiedError: as `train_on_corpus`.
+    """
+    windows, n_layers = corpus.windows("train"), len(plan.layers)
+    some = plan.layers[:: -(-n_layers // _STAND_INS)] if plan.decoders == "own" else plan.layers
+    began = clock()
+    made = start_layers(model, windows, replace(plan, layers=some), group)
+    started = clock() - began
+    stand_ins: Layers = made
+    if isinstance(made, LayersApart):
+        alike = {layer: made.trainers[some[number % len(some)]] for number, layer in enumerate(plan.layers)}
+        stand_ins = LayersApart(alike, group)
+    steps, run = _time_steps(model, corpus, plan, stand_ins, context, group, clock)
+    # Every member runs the model on all of the windows that it starts by.
+    n_windows = max(1, min(len(windows), SCALE_TOKENS // corpus.context))
+    at_start = min(started, run * group.size * n_windows / plan.windows)
+    return Learning(
+        made=made,
+        stand_ins=stand_ins,
+        start=at_start + (started - at_start) * n_layers / len(some),
+        steps=steps,
+        run=run,
+        finetuning=_time_finetuning(model, corpus, plan, stand_ins, context, group, clock),
+    )
+
+
 @torch.no_grad()
 def time_training(
     model: LanguageModel,
@@ -78,6 +130,7 @@ def time_training(
     plan: CorpusPlan,
     context: StageContext,
     *,
+    learning: Learning | None = None,
     shards: int = 1,
     traced: int = 0,
     clock: Seconds = time.monotonic,
@@ -89,6 +142,7 @@ def time_training(
         corpus: what is trained and measured on.
         plan: what is trained.
         context: keeps the checkpoint that is timed.
+        learning: what a group found of its steps; those of this process alone are timed when None.
         shards: parts of the layers, trained one after the other.
         traced: held-out prompts that are traced at the end.
         clock: seconds from any moment.
@@ -96,29 +150,19 @@ def time_training(
     Raises:
         NonFiniteError: as `train_on_corpus`.
     """
-    windows, n_layers = corpus.windows("train"), len(plan.layers)
-    some = plan.layers[:: -(-n_layers // _STAND_INS)] if plan.decoders == "own" else plan.layers
-    began = clock()
-    made = start_layers(model, windows, replace(plan, layers=some))
-    started = clock() - began
-    stand_ins: Layers = made
-    if isinstance(made, LayersApart):
-        alike = {layer: made.trainers[some[number % len(some)]] for number, layer in enumerate(plan.layers)}
-        stand_ins = LayersApart(alike)
-    steps, run = _time_steps(model, corpus, plan, stand_ins, context, clock)
-    kept = _time_checkpoint(made, context, clock) / len(some) * n_layers
-    stored = _time_storing(made, clock) / len(some) * n_layers
+    found = time_learning(model, corpus, plan, context, clock=clock) if learning is None else learning
+    each = len(plan.layers) / len(found.made.trainers)
+    stored = _time_storing(found.made, clock) * each
     # Each shard runs the model for itself.
-    again = (shards - 1) * run * plan.alone_steps
-    at_start = min(started, run * max(1, min(len(windows), SCALE_TOKENS // corpus.context)) / plan.windows)
-    together = _time_finetuning(model, corpus, plan, stand_ins, context, clock)
+    steps = found.steps + (shards - 1) * found.run * plan.alone_steps
+    points = SavePoints.start(plan.steps, plan.checkpoints, clock).expected(steps + found.finetuning)
     return TrainingTime(
-        start=at_start + (started - at_start) * n_layers / len(some),
-        steps=steps + again,
-        finetuning=together,
-        checkpoints=SavePoints.start(plan.steps, plan.checkpoints, clock).expected(steps + again + together) * kept,
-        measuring=_time_measuring(model, corpus, plan, stand_ins, context, clock),
-        tracing=traced * _time_prompt(model, corpus, stand_ins, context, clock) if traced else 0.0,
+        start=found.start,
+        steps=steps,
+        finetuning=found.finetuning,
+        checkpoints=points * _time_checkpoint(found.made, context, clock) * each,
+        measuring=_time_measuring(model, corpus, plan, found.stand_ins, context, clock),
+        tracing=traced * _time_prompt(model, corpus, found.stand_ins, context, clock) if traced else 0.0,
         storing=stored * (1 if shards == 1 else 2),
     )
 
@@ -129,6 +173,7 @@ def _time_steps(
     plan: CorpusPlan,
     layers: Layers,
     context: StageContext,
+    group: Group,
     clock: Seconds,
 ) -> tuple[float, float]:
     """Give the seconds of all steps in which layers learn alone, and those that one run of the model takes."""
@@ -159,7 +204,7 @@ def _time_steps(
             timed[kind(step)] = take(step)
     batch = windows.batch(windows_of_step(len(windows), plan.windows, 0, plan.seed))
     began = clock()
-    run_trunk(model, batch.tokens, _look_on, upto=max(plan.layers), half=plan.half)
+    run_trunk(model, reading_of(batch, group).own.tokens, _look_on, upto=max(plan.layers), half=plan.half)
     run = clock() - began
     mean = sum(timed[kind(step)] for step in middles) / _SLICES
     return mean * plan.alone_steps, run
@@ -171,6 +216,7 @@ def _time_finetuning(
     plan: CorpusPlan,
     layers: Layers,
     context: StageContext,
+    group: Group,
     clock: Seconds,
 ) -> float:
     """Give the seconds of all steps in which layers learn together: one update, times how many there are."""
@@ -183,7 +229,7 @@ def _time_finetuning(
 
     def take() -> float:
         began = clock()
-        finetune_step(model, batch, layers.trainers, still, plan.steps - 1, 1.0)
+        finetune_step(model, batch, layers.trainers, still, plan.steps - 1, 1.0, group)
         return clock() - began
 
     take()

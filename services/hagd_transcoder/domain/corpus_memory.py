@@ -2,7 +2,9 @@
 
 Phases follow each other: finding where to start, steps of each layer alone, steps of all together, keeping a
 checkpoint, measuring. Each is counted above what the process holds before it begins (interpreter, model, corpus), and
-the largest counts. Only what grows with the plan is counted.
+the largest counts. Only what grows with the plan is counted. Processes that train together each hold all of what
+learns, with a model, a corpus and an interpreter of their own, and a part of what an update reads; they are gone when
+it is measured.
 """
 
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from typing import Final
 from hagd.corpora.corpus import Windows
 from hagd.errors import InvalidInputError
 from hagd.models.language_model import LanguageModel
+from hagd.models.weights import named_tensors
 from hagd_transcoder.domain.corpus_evaluation import BATCH_TOKENS
 from hagd_transcoder.domain.corpus_plan import SCALE_TOKENS, CorpusPlan
 from hagd_transcoder.domain.sparse.trainer import is_dense
@@ -38,6 +41,8 @@ _FOLLOWING: Final = 5
 """Tensors of tokens by vocabulary while the divergence is differentiated."""
 _VOCABULARIES: Final = 6
 """Tensors of tokens by vocabulary while replaced MLPs are measured: three runs, and the divergence of two."""
+_PROCESS: Final = 400 * 2**20
+"""Bytes of a process that has only loaded what it needs."""
 _SHARE: Final = 0.9
 """Of the memory that is there, what may be used."""
 
@@ -58,7 +63,7 @@ class TrainingMemory:
 
 
 def training_memory(
-    plan: CorpusPlan, model: LanguageModel, windows: Windows, *, trained: int | None = None
+    plan: CorpusPlan, model: LanguageModel, windows: Windows, *, trained: int | None = None, workers: int = 1
 ) -> TrainingMemory:
     """Count the bytes of a plan.
 
@@ -67,27 +72,33 @@ def training_memory(
         model: whose MLPs they are.
         windows: what is trained on.
         trained: layers that one worker trains, where shards divide them; all of the plan when None.
+        workers: processes that train together.
     """
     if plan.decoders != "own":
-        return _memory_across(plan, model, windows)
+        return _memory_across(plan, model, windows, workers)
     context = windows.corpus.context
     layer, n_layers = _weight_bytes(plan, model), len(plan.layers)
     own = (n_layers if trained is None else trained) * layer
     tokens, scale = plan.windows * context, min(SCALE_TOKENS, len(windows) * context)
+    read, finetuned = -(-plan.windows // workers) * context, -(-plan.finetune_windows // workers) * context
+    offered = _offered_bytes(plan, -(-tokens // plan.updates), workers)
+    step = _step_bytes(plan, -(-read // plan.updates)) + offered
+    together = (_LIVE + 1) * own + _finetuning_bytes(plan, model, context, finetuned) + offered
+    others = (workers - 1) * _other_bytes(model, windows)
     return TrainingMemory(
-        start=own + layer + _run_bytes(model, scale, context),
-        steps=_LIVE * own + _run_bytes(model, tokens, context) + _step_bytes(plan, -(-tokens // plan.updates)),
-        finetuning=(_LIVE + 1) * own + _finetuning_bytes(plan, model, context) if plan.finetune_steps else 0,
-        checkpoint=(_LIVE + (_KEPT if plan.steps > 1 else 0)) * own,
+        start=others + workers * (own + layer + _run_bytes(model, scale, context)),
+        steps=others + workers * (_LIVE * own + _run_bytes(model, read, context) + step),
+        finetuning=others + workers * together if plan.finetune_steps else 0,
+        checkpoint=others + (workers * _LIVE + (_KEPT if plan.steps > 1 else 0)) * own,
         measuring=n_layers * layer * 4 // 3
         + max(_measuring_bytes(plan, model, context, n_layers, 3), _STORED * n_layers * layer),
     )
 
 
-def _memory_across(plan: CorpusPlan, model: LanguageModel, windows: Windows) -> TrainingMemory:
+def _memory_across(plan: CorpusPlan, model: LanguageModel, windows: Windows, workers: int) -> TrainingMemory:
     """Count the bytes of a transcoder across layers, which learns whole."""
     shape, context, n_layers = model.config, windows.corpus.context, model.config.n_layers
-    n_features, tokens = plan.start.n_features, plan.windows * windows.corpus.context
+    n_features, tokens = plan.start.n_features, -(-plan.windows // workers) * context
     scale, updated = min(SCALE_TOKENS, len(windows) * context), -(-tokens // plan.updates)
     triangle = n_layers * (n_layers + 1) // 2
     beside = n_layers * (n_features + shape.d_model + (shape.d_model**2 if plan.start.skip else 0))
@@ -98,11 +109,15 @@ def _memory_across(plan: CorpusPlan, model: LanguageModel, windows: Windows) -> 
     sides = n_layers * (2 * tokens + _PER_UPDATED * updated) * shape.d_model * _FLOAT
     decoded = (triangle + n_layers) * updated * shape.d_model * _FLOAT if plan.decoders == "untied" else 0
     codes = _code_bytes(plan, updated, n_layers) + _step_bytes(plan, updated) + decoded
+    codes += _offered_bytes(plan, -(-plan.windows * context // plan.updates), workers)
+    others = (workers - 1) * _other_bytes(model, windows)
+    # Every member ends with the transcoder as it is stored, before the first goes on alone.
+    kept = (workers * _LIVE + (_KEPT if plan.steps > 1 else 0)) * own
     return TrainingMemory(
-        start=own + n_layers * block * _FLOAT + _run_bytes(model, scale, context),
-        steps=_LIVE * own + sides + max(_run_bytes(model, tokens, context), codes),
+        start=others + workers * (own + n_layers * block * _FLOAT + _run_bytes(model, scale, context)),
+        steps=others + workers * (_LIVE * own + sides + max(_run_bytes(model, tokens, context), codes)),
         finetuning=0,
-        checkpoint=max((_LIVE + (_KEPT if plan.steps > 1 else 0)) * own, _LIVE * own + stored),
+        checkpoint=others + max(kept, workers * (_LIVE * own + stored)),
         # The transcoder and the control, whose decoders are its own.
         measuring=2 * stored + max(_measuring_bytes(plan, model, context, n_layers, 3 + n_layers), _STORED * stored),
     )
@@ -176,10 +191,21 @@ def _step_bytes(plan: CorpusPlan, tokens: int) -> int:
     return found
 
 
-def _finetuning_bytes(plan: CorpusPlan, model: LanguageModel, context: int) -> int:
-    """Give the bytes that an update of all layers together holds beside weights: autograd keeps what each layer did."""
+def _offered_bytes(plan: CorpusPlan, updated: int, workers: int) -> int:
+    """Give the bytes of the scores that processes show each other where all tokens of an update compete."""
+    return (2 * workers + 1) * plan.k_start * updated * _FLOAT if workers > 1 and plan.rule == "batch-topk" else 0
+
+
+def _other_bytes(model: LanguageModel, windows: Windows) -> int:
+    """Give the bytes of another process before it learns anything: interpreter, model and corpus."""
+    weights = sum(tensor.nbytes for tensor in named_tensors(model).values())
+    return _PROCESS + weights + windows.corpus.tokens.nbytes + windows.bounds.nbytes
+
+
+def _finetuning_bytes(plan: CorpusPlan, model: LanguageModel, context: int, tokens: int) -> int:
+    """Give the bytes that an update of all layers together holds beside weights, with so many tokens: autograd keeps
+    what each layer did."""
     shape = model.config
-    tokens = plan.finetune_windows * context
     residuals, patterns = _RESIDUALS * shape.d_model, _PATTERNS * shape.n_heads * context
     by_layer = shape.n_layers * (residuals + patterns) + len(plan.layers) * _PER_KEPT * plan.k
     return tokens * (by_layer + _FOLLOWING * shape.vocab_size) * _FLOAT + _step_bytes(plan, tokens)

@@ -22,6 +22,7 @@ from hagd.pipeline.contract import StageContext
 from hagd.tasks.splits import generator_for
 from hagd_transcoder.domain.corpus_plan import SCALE_TOKENS, CorpusPlan
 from hagd_transcoder.domain.finetuning import finetune_step, start_finetuning
+from hagd_transcoder.domain.group import ALONE, Group
 from hagd_transcoder.domain.layers import Layers, LayersApart
 from hagd_transcoder.domain.layers_across import LayersAcross
 from hagd_transcoder.domain.recording import Recorder, StepMeasures
@@ -44,16 +45,21 @@ def train_on_corpus(
     windows: Windows,
     plan: CorpusPlan,
     context: StageContext,
+    group: Group = ALONE,
     clock: Callable[[], float] = time.monotonic,
 ) -> Trained:
     """Train one dictionary per planned layer, or one transcoder across all of them; `clock` gives seconds.
 
+    A group of processes learns what one would, up to the order in which numbers are added: its updates are of the same
+    tokens. All of its members call this, and the first keeps the checkpoints.
+
     Raises:
         NonFiniteError: an activation or a loss became NaN or infinite.
         CancelledError: raised by `context.progress`.
+        WorkerDiedError: a member of the group is gone.
     """
     context.progress(0, plan.steps, "finding where to start")
-    layers = start_layers(model, windows, plan)
+    layers = start_layers(model, windows, plan, group)
     recorder = Recorder.start(plan.layers, plan.steps)
     first, weight = _restore(context, layers.trainers, recorder)
     saving, began = SavePoints.start(plan.steps, plan.checkpoints, clock), clock()
@@ -64,13 +70,13 @@ def train_on_corpus(
         if step < plan.alone_steps:
             measures = layers.step(model, batch, plan, step)
         else:
-            weight = start_finetuning(model, batch, layers.trainers, plan) if weight is None else weight
-            measures, kl_nats = finetune_step(model, batch, layers.trainers, plan, step, weight)
+            weight = start_finetuning(model, batch, layers.trainers, plan, group) if weight is None else weight
+            measures, kl_nats = finetune_step(model, batch, layers.trainers, plan, step, weight, group)
         read += int(batch.counted.sum())
         seconds = spent + clock() - began
         recorder.add(step, measures, read, seconds, kl_nats)
         context.progress(step + 1, plan.steps, _told(measures, kl_nats, read / seconds))
-        if saving.is_due(step):
+        if group.rank == 0 and saving.is_due(step):
             state = state_of_trainers(layers.trainers) | recorder.state()
             if weight is not None:
                 state[_WEIGHT] = np.array([weight])
@@ -90,11 +96,14 @@ def windows_of_step(n_windows: int, count: int, step: int, seed: int) -> Int[Ten
     return torch.cat(numbers)
 
 
-def start_layers(model: LanguageModel, windows: Windows, plan: CorpusPlan) -> Layers:
-    """Begin where the plan says, on the windows that set scales and rank neurons."""
+def start_layers(model: LanguageModel, windows: Windows, plan: CorpusPlan, group: Group = ALONE) -> Layers:
+    """Begin where the plan says, on the windows that set scales and rank neurons; a group does as its first member."""
     count = max(1, min(len(windows), SCALE_TOKENS // windows.corpus.context))
     batch = windows.batch(windows_of_step(len(windows), count, 0, plan.seed))
-    return (LayersApart if plan.decoders == "own" else LayersAcross).start(model, batch, plan)
+    layers = (LayersApart if plan.decoders == "own" else LayersAcross).start(model, batch, plan, group)
+    # Neurons of nearly the same use would be ranked in the order of rounding errors.
+    group.spread_([tensor for trainer in layers.trainers.values() for tensor in trainer.weights.values()])
+    return layers
 
 
 def _told(measures: Mapping[int, StepMeasures], kl_nats: float | None, speed: float) -> str:

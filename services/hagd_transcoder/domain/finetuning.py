@@ -20,11 +20,22 @@ from hagd.errors import NonFiniteError
 from hagd.models.language_model import LanguageModel
 from hagd.models.trunk import Passage, run_trunk
 from hagd_transcoder.domain.corpus_plan import CorpusPlan
+from hagd_transcoder.domain.group import ALONE, Group, Share
+from hagd_transcoder.domain.layers import reading_of
 from hagd_transcoder.domain.recording import StepMeasures
 from hagd_transcoder.domain.schedules import learning_rate
 from hagd_transcoder.domain.sparse.rebuilding import rebuild
 from hagd_transcoder.domain.sparse.step import Weights
 from hagd_transcoder.domain.sparse.trainer import SparseTrainer
+
+
+class Part(NamedTuple):
+    """What one member of a group reads of the windows of an update."""
+
+    own: Batch
+    share: Share
+    n_following: int
+    """Tokens of the update, in all members, whose next token is inside their window."""
 
 
 class AsItIs(NamedTuple):
@@ -52,64 +63,79 @@ def finetune_step(
     plan: CorpusPlan,
     step: int,
     weight: float,
+    group: Group = ALONE,
 ) -> Finetuned:
     """Take the updates of all layers on what one step reads; give their means.
 
     Args:
         model: stays as it is.
-        batch: what is read.
+        batch: what is read, by all members.
         trainers: by layer.
         plan: what is trained.
         step: which it is, counted from the beginning of training.
         weight: of the divergence beside the sum of the layers' errors.
+        group: of whom this process reads some of the windows of every update.
 
     Raises:
         NonFiniteError: a loss became NaN or infinite.
+        WorkerDiedError: a member of the group is gone.
     """
-    parts = parts_of(batch, plan.finetune_windows)
+    parts = parts_of(batch, plan.finetune_windows, group)
     fvu, active, kl_nats = dict.fromkeys(trainers, 0.0), dict.fromkeys(trainers, 0.0), 0.0
     for number, part in enumerate(parts):
-        expected = run_as_it_is(model, part, trainers, half=plan.half)
+        expected = run_as_it_is(model, part.own, trainers, half=plan.half)
         divergence, gradients = differentiate(model, part, trainers, expected)
         kl_nats += divergence / len(parts)
         rate = learning_rate(step * len(parts) + number, plan.steps * len(parts), plan.learning_rate)
         for layer, trainer in trainers.items():
             beside = {name: weight * gradient for name, gradient in gradients[layer].items()}
             read = expected.read[layer]
-            result = trainer.step(read, expected.written[layer], rate, beside=beside)
+            result = trainer.step(read, expected.written[layer], rate, beside=beside, share=part.share)
             fvu[layer] += result.loss / len(parts)
-            active[layer] += int(result.fired.sum()) / len(read) / len(parts)
+            active[layer] += int(result.fired.sum()) / part.share.total(len(read)) / len(parts)
     measures = {layer: StepMeasures(fvu[layer], active[layer], it.dead_share()) for layer, it in trainers.items()}
     return Finetuned(measures, kl_nats)
 
 
 @torch.no_grad()
 def start_finetuning(
-    model: LanguageModel, batch: Batch, trainers: Mapping[int, SparseTrainer], plan: CorpusPlan
+    model: LanguageModel,
+    batch: Batch,
+    trainers: Mapping[int, SparseTrainer],
+    plan: CorpusPlan,
+    group: Group = ALONE,
 ) -> float:
     """Give the weight at which the divergence counts as much as the plan says beside the errors of all layers.
 
     What thresholds were to become while layers learnt alone is forgotten: rare features were favoured then, and
     batches were of another size.
     """
-    errors, divergence = 0.0, 0.0
+    sums = torch.zeros(2, dtype=torch.float64)
     for trainer in trainers.values():
         trainer.forget_cutoff()
-    for part in parts_of(batch, plan.finetune_windows):
-        expected = run_as_it_is(model, part, trainers, half=plan.half)
+    for part in parts_of(batch, plan.finetune_windows, group):
+        expected = run_as_it_is(model, part.own, trainers, half=plan.half)
         for layer, trainer in trainers.items():
             read = expected.read[layer]
-            error = expected.written[layer] - rebuild(trainer.weights, read, trainer.encoder)
-            errors += float(error.square().sum(1).mean()) / trainer.variance
+            error = expected.written[layer] - rebuild(trainer.weights, read, trainer.encoder, part.share)
+            sums[0] += float(error.square().sum()) / part.share.total(len(read)) / trainer.variance
         weights = {layer: trainer.weights for layer, trainer in trainers.items()}
-        divergence += float(diverge(model, part, trainers, weights, expected))
+        sums[1] += float(diverge(model, part, trainers, weights, expected))
+    group.sum_([sums])
+    errors, divergence = sums.tolist()
     return plan.finetune_weight * errors / max(divergence, torch.finfo(torch.float32).tiny)
 
 
-def parts_of(batch: Batch, n_windows: int) -> Sequence[Batch]:
-    """Divide a batch into parts of so many windows."""
+def parts_of(batch: Batch, n_windows: int, group: Group = ALONE) -> Sequence[Part]:
+    """Divide a batch into parts of so many windows, and give of each what this member reads."""
     split = zip(batch.tokens.split(n_windows), batch.counted.split(n_windows), strict=True)
-    return [Batch(tokens, counted) for tokens, counted in split]
+    return [part_of(Batch(tokens, counted), group) for tokens, counted in split]
+
+
+def part_of(batch: Batch, group: Group = ALONE) -> Part:
+    """Give what this member reads of the windows of one update."""
+    own, _, n_tokens = reading_of(batch, group)
+    return Part(own, Share(group, n_tokens), int(batch.counted[:, 1:].sum()))
 
 
 def run_as_it_is(model: LanguageModel, batch: Batch, layers: Mapping[int, object], *, half: bool) -> AsItIs:
@@ -125,9 +151,9 @@ def run_as_it_is(model: LanguageModel, batch: Batch, layers: Mapping[int, object
 
 
 def differentiate(
-    model: LanguageModel, batch: Batch, trainers: Mapping[int, SparseTrainer], expected: AsItIs
+    model: LanguageModel, part: Part, trainers: Mapping[int, SparseTrainer], expected: AsItIs
 ) -> tuple[float, dict[int, dict[str, Tensor]]]:
-    """Give the divergence and its gradients, by layer and by name of the weights.
+    """Give the divergence of the update, and this member's share of its gradients, by layer and by name of the weights.
 
     Raises:
         NonFiniteError: the divergence is NaN or infinite.
@@ -137,10 +163,12 @@ def differentiate(
         for layer, trainer in trainers.items()
     }
     with torch.enable_grad():
-        found = diverge(model, batch, trainers, leaves, expected)
-    if not torch.isfinite(found):
+        found = diverge(model, part, trainers, leaves, expected)
+    whole = found.detach().clone()
+    part.share.group.sum_([whole])
+    if not torch.isfinite(whole):
         raise NonFiniteError(
-            f"fine-tuning diverged: KL with all MLPs replaced is {float(found.detach())}",
+            f"fine-tuning diverged: KL with all MLPs replaced is {float(whole)}",
             "lower the learning rate of the stage",
         )
     names = [(layer, name) for layer, weights in leaves.items() for name in weights]
@@ -148,32 +176,34 @@ def differentiate(
     flat = torch.autograd.grad(found, [leaves[layer][name] for layer, name in names])
     for (layer, name), gradient in zip(names, flat, strict=True):
         gradients[layer][name] = gradient
-    return float(found.detach()), gradients
+    return float(whole), gradients
 
 
 def diverge(
     model: LanguageModel,
-    batch: Batch,
+    part: Part,
     trainers: Mapping[int, SparseTrainer],
     weights: Mapping[int, Weights],
     expected: AsItIs,
 ) -> Float[Tensor, ""]:
     """Put dictionaries of some weights in place of their MLPs; give KL(model || replaced) per token, in nats.
 
+    That of the update is the sum of what its members find.
+
     Position 0 keeps its MLPs, as it does where dictionaries are measured. There and behind the end of a window no
     gradient has to flow: nothing that counts hears a dictionary through them.
     """
-    encoders = {layer: trainer.encoder for layer, trainer in trainers.items()}
+    encoders, batch = {layer: trainer.encoder for layer, trainer in trainers.items()}, part.own
 
     def visit(layer: int, passage: Passage) -> Tensor | None:
         if layer not in weights:
             return None
-        rebuilt = rebuild(weights[layer], passage.x[batch.counted], encoders[layer])
+        rebuilt = rebuild(weights[layer], passage.x[batch.counted], encoders[layer], part.share)
         return passage.out.detach().index_put((batch.counted,), rebuilt)
 
     resid = run_trunk(model, batch.tokens, visit, half=any(it.half for it in encoders.values()))
     other = _following(model, resid, batch)
-    return functional.kl_div(other, expected.following, reduction="batchmean", log_target=True)
+    return functional.kl_div(other, expected.following, reduction="sum", log_target=True) / part.n_following
 
 
 def _following(

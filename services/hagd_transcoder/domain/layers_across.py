@@ -18,10 +18,11 @@ from hagd.models.language_model import LanguageModel
 from hagd.models.trunk import Passage, run_trunk
 from hagd.tasks.splits import generator_for
 from hagd_transcoder.domain.corpus_plan import CorpusPlan
-from hagd_transcoder.domain.layers import Sums, sides_of, updates_of
+from hagd_transcoder.domain.group import ALONE, Group, Share
+from hagd_transcoder.domain.layers import Sums, reading_of, sides_of, updates_of
 from hagd_transcoder.domain.recording import StepMeasures
 from hagd_transcoder.domain.sparse.joint import joint_steps
-from hagd_transcoder.domain.sparse.step import Encoder
+from hagd_transcoder.domain.sparse.step import Encoder, summed
 from hagd_transcoder.domain.sparse.trainer import SparseTrainer, require_finite
 from hagd_transcoder.domain.starting import starting_tensors, variance_of
 
@@ -37,9 +38,10 @@ class LayersAcross:
     variance: float
     """Of what every layer writes, in these units."""
     tied: bool
+    group: Group = ALONE
 
     @staticmethod
-    def start(model: LanguageModel, batch: Batch, plan: CorpusPlan) -> "LayersAcross":
+    def start(model: LanguageModel, batch: Batch, plan: CorpusPlan, group: Group = ALONE) -> "LayersAcross":
         """Begin where the plan says, each layer by itself: later layers are written to as it learns to.
 
         The batch sets scales and ranks neurons.
@@ -68,27 +70,32 @@ class LayersAcross:
                 dead_after=plan.dead_after,
                 balance=plan.balance,
             )
-        return LayersAcross(trainers, units, variance, tied)
+        return LayersAcross(trainers, units, variance, tied, group)
 
     def step(self, model: LanguageModel, batch: Batch, plan: CorpusPlan, step: int) -> dict[int, StepMeasures]:
         read: list[Tensor] = []
         written: list[Tensor] = []
+        reading = reading_of(batch, self.group)
 
         def visit(layer: int, passage: Passage) -> None:
-            x, out = sides_of(layer, passage, batch)
+            x, out = sides_of(layer, passage, reading.own)
             read.append(x)
             written.append(out / self.units[layer])
 
-        run_trunk(model, batch.tokens, visit, half=plan.half)
+        run_trunk(model, reading.own.tokens, visit, half=plan.half)
         sums, trainers = {layer: Sums() for layer in self.trainers}, list(self.trainers.values())
-        for tokens, rate, k, balanced in updates_of(plan, step, len(read[0])):
-            x, out = [it[tokens] for it in read], [it[tokens] for it in written]
-            codes = [it.encode(there, k, balanced=balanced) for it, there in zip(trainers, x, strict=True)]
-            results = joint_steps(codes, [it.weights for it in trainers], x, out, self.variance, tied=self.tied)
+        for tokens, n_tokens, rate, k, balanced in updates_of(plan, step, reading):
+            x, out, share = [it[tokens] for it in read], [it[tokens] for it in written], Share(self.group, n_tokens)
+            codes = [it.encode(there, k, balanced=balanced, share=share) for it, there in zip(trainers, x, strict=True)]
+            weights = [it.weights for it in trainers]
+            results = joint_steps(codes, weights, x, out, self.variance, tied=self.tied, share=share)
+            for trainer, there, result in zip(trainers, x, results, strict=True):
+                trainer.revive(there, result, there.new_full((len(there),), 1.0 / n_tokens))
+            results = summed(results, share)
             require_finite(sum(result.loss for result in results))
             for layer, result in enumerate(results):
-                self.trainers[layer].learn(x[layer], result, rate, k, balanced=balanced)
-                sums[layer].add(result, plan, len(read[0]))
+                self.trainers[layer].learn(result, rate, k, n_tokens, balanced=balanced)
+                sums[layer].add(result, plan, reading.n_tokens)
         return {layer: sums[layer].measures(trainer) for layer, trainer in self.trainers.items()}
 
     def finished(self) -> CrossLayerTranscoder:

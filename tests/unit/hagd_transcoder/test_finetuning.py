@@ -23,6 +23,7 @@ from hagd_transcoder.domain.finetuning import (
     differentiate,
     diverge,
     finetune_step,
+    part_of,
     run_as_it_is,
     start_finetuning,
 )
@@ -83,7 +84,7 @@ def test_gradients_are_those_of_finite_differences(activation: str, rule: Any, p
     model, batch = replace(tiny, config=config, pos_embed=positions), some_windows()
     trainers = trainers_of(model, (0, 2), Encoder(activation, k=3, rule=rule), noise=0.3)
     expected = run_as_it_is(model, batch, trainers, half=False)
-    found, gradients = differentiate(model, batch, trainers, expected)
+    found, gradients = differentiate(model, part_of(batch), trainers, expected)
     assert found > 0.01
     generator, size = torch.Generator().manual_seed(4), 1e-6
     for layer, trainer in trainers.items():
@@ -93,7 +94,7 @@ def test_gradients_are_those_of_finite_differences(activation: str, rule: Any, p
             def moved(by: float, layer: int = layer, name: str = name, way: Tensor = direction) -> float:
                 weights = {it: dict(trainers[it].weights) for it in trainers}
                 weights[layer][name] = weights[layer][name] + by * way
-                return float(diverge(model, batch, trainers, weights, expected))
+                return float(diverge(model, part_of(batch), trainers, weights, expected))
 
             slope = (moved(size) - moved(-size)) / (2 * size)
             assert float((gradients[layer][name] * direction).sum()) == pytest.approx(slope, rel=1e-5, abs=1e-8)
@@ -102,7 +103,7 @@ def test_gradients_are_those_of_finite_differences(activation: str, rule: Any, p
 def test_the_divergence_is_what_is_measured_with_all_mlps_replaced() -> None:
     batch = some_windows()
     trainers = trainers_of(MODEL, (0, 1, 2), Encoder("silu", k=3), noise=0.3)
-    found, _ = differentiate(MODEL, batch, trainers, run_as_it_is(MODEL, batch, trainers, half=False))
+    found, _ = differentiate(MODEL, part_of(batch), trainers, run_as_it_is(MODEL, batch, trainers, half=False))
     dictionaries = {layer: trainer.dictionary(layer) for layer, trainer in trainers.items()}
     plain = log_probabilities(MODEL, batch, None, ())
     other = log_probabilities(MODEL, batch, Replacement(dictionaries, MODEL), dictionaries)
@@ -112,7 +113,7 @@ def test_the_divergence_is_what_is_measured_with_all_mlps_replaced() -> None:
 def test_neurons_diverge_by_nothing_and_are_a_place_to_stay() -> None:
     model, batch = in_double(MODEL), some_windows()
     trainers = trainers_of(model, (0, 1, 2), Encoder("silu", k=D_MLP))
-    found, gradients = differentiate(model, batch, trainers, run_as_it_is(model, batch, trainers, half=False))
+    found, gradients = differentiate(model, part_of(batch), trainers, run_as_it_is(model, batch, trainers, half=False))
     assert abs(found) < 1e-12
     assert max(float(it.abs().max()) for weights in gradients.values() for it in weights.values()) < 1e-12
 
@@ -153,7 +154,7 @@ def test_losses_count_at_first_as_they_are_asked_to() -> None:
     trainers = trainers_of(MODEL, (0, 1, 2), Encoder("silu", k=3), noise=0.3)
     weight = start_finetuning(MODEL, batch, trainers, replace(plan, finetune_windows=4, finetune_weight=3.0))
     expected = run_as_it_is(MODEL, batch, trainers, half=False)
-    found, _ = differentiate(MODEL, batch, trainers, expected)
+    found, _ = differentiate(MODEL, part_of(batch), trainers, expected)
     errors = 0.0
     for layer, trainer in trainers.items():
         dictionary, read = trainer.dictionary(layer), expected.read[layer]
@@ -196,4 +197,4 @@ def test_what_cannot_learn_together_is_refused() -> None:
     expected = run_as_it_is(MODEL, batch, trainers, half=False)
     trainers[0].weights["dec"][0] = float("nan")
     with pytest.raises(NonFiniteError, match="KL with all MLPs replaced"):
-        differentiate(MODEL, batch, trainers, expected)
+        differentiate(MODEL, part_of(batch), trainers, expected)

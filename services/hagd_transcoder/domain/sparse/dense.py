@@ -12,8 +12,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from hagd.models.language_model import ACTIVATIONS
+from hagd_transcoder.domain.group import WHOLE, Share
 from hagd_transcoder.domain.sparse.selection import Rule
-from hagd_transcoder.domain.sparse.step import Encoder, StepResult, Weights, product, step_of, with_slope
+from hagd_transcoder.domain.sparse.step import Encoder, StepResult, Weights, product, smallest, step_of, with_slope
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,11 @@ def dense_step(
 
 
 def dense_code(
-    weights: Weights, x: Float[Tensor, "token d_model"], encoder: Encoder, favour: Float[Tensor, " d_feature"] | None
+    weights: Weights,
+    x: Float[Tensor, "token d_model"],
+    encoder: Encoder,
+    favour: Float[Tensor, " d_feature"] | None,
+    share: Share = WHOLE,
 ) -> DenseCode:
     """Give what each token keeps, as `sparse_code` does."""
     act, dtype = ACTIVATIONS[encoder.activation], torch.bfloat16 if encoder.half else x.dtype
@@ -78,14 +83,16 @@ def dense_code(
         value, slope_enc = with_slope(act, up)
         slope_gate = None
     scores = value.abs().mul_(weights["dec"].norm(dim=1).to(value.dtype))
-    kept = _chosen(scores if favour is None else scores * favour.to(scores.dtype), encoder.k, encoder.rule)
-    return DenseCode(weights, x, value.mul(kept), kept, slope_enc, slope_gate, dtype, float(scores[kept].min()))
+    kept = _chosen(scores if favour is None else scores * favour.to(scores.dtype), encoder.k, encoder.rule, share)
+    return DenseCode(weights, x, value.mul(kept), kept, slope_enc, slope_gate, dtype, smallest(scores[kept]))
 
 
-def _chosen(scores: Float[Tensor, "token d_feature"], k: int, rule: Rule) -> Bool[Tensor, "token d_feature"]:
+def _chosen(
+    scores: Float[Tensor, "token d_feature"], k: int, rule: Rule, share: Share
+) -> Bool[Tensor, "token d_feature"]:
     """Mark what is kept."""
     k = min(k, scores.shape[1])
     competing = scores if rule == "topk" else scores.flatten()[None]
-    count = k if rule == "topk" else k * len(scores)
+    count = k if rule == "topk" else share.group.largest(competing[0], k * share.total(len(scores)))
     best = competing.topk(count, dim=1, sorted=False).indices
     return torch.zeros_like(competing, dtype=torch.bool).scatter_(1, best, True).view_as(scores)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hagd_transcoder.domain.group import WHOLE, Share
 from hagd_transcoder.domain.sparse.step import Code, StepResult, Weights, gradients_beside
 
 
@@ -21,6 +22,7 @@ def joint_steps(
     variance: float,
     *,
     tied: bool,
+    share: Share = WHOLE,
 ) -> list[StepResult]:
     """Give loss and gradients of every layer, in order, for the sum of the errors of all layers.
 
@@ -31,6 +33,7 @@ def joint_steps(
         out: what each writes.
         variance: what squared errors are measured in.
         tied: whether a decoder row is one block for all layers.
+        share: what these tokens are of the update.
 
     Returns:
         By layer: the loss of what this layer writes, the gradients of its weights by the losses of all, and as `error`
@@ -46,7 +49,8 @@ def joint_steps(
         parts = [decoded] * (len(codes) - source) if tied else decoded.tensor_split(len(codes) - source, dim=1)
         for error, part in zip(errors[source:], parts, strict=True):
             error -= part
-    upstream = [error * (-2.0 / variance / len(error)) for error in errors]
+    n_tokens = share.total(len(errors[0]))
+    upstream = [error * (-2.0 / variance / n_tokens) for error in errors]
     found: list[StepResult] = []
     for layer, (code, own, read) in enumerate(zip(codes, weights, x, strict=True)):
         if tied:
@@ -54,6 +58,6 @@ def joint_steps(
         else:
             above, left = torch.cat(upstream[layer:], dim=1), torch.cat(errors[layer:], dim=1)
         gradients = code.gradients(above) | gradients_beside(own, read, upstream[layer])
-        loss = float(errors[layer].square().sum(1).mean()) / variance
+        loss = float(errors[layer].square().sum()) / n_tokens / variance
         found.append(StepResult(loss, gradients, left, code.fired(), code.weakest))
     return found

@@ -12,12 +12,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from hagd_transcoder.domain.group import WHOLE, Share
 from hagd_transcoder.domain.sparse.selection import Selection
 from hagd_transcoder.domain.sparse.step import Encoder, SparseCode, gradients_beside, rows_dot, sparse_code
 
 
 def rebuild(
-    weights: Mapping[str, Tensor], x: Float[Tensor, "token d_model"], encoder: Encoder
+    weights: Mapping[str, Tensor], x: Float[Tensor, "token d_model"], encoder: Encoder, share: Share = WHOLE
 ) -> Float[Tensor, "token d_model"]:
     """Give what a dictionary writes; gradients flow to `x` and to those weights that require them.
 
@@ -25,15 +26,18 @@ def rebuild(
         weights: as of `sparse_step`.
         x: what the MLP reads.
         encoder: how features are activated and kept.
+        share: what the tokens are of the update.
     """
-    return _Rebuild.apply(x, encoder, tuple(weights), *weights.values())
+    return _Rebuild.apply(x, encoder, share, tuple(weights), *weights.values())
 
 
 class _Rebuild(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, encoder: Encoder, names: tuple[str, ...], *tensors: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, encoder: Encoder, share: Share, names: tuple[str, ...], *tensors: Tensor
+    ) -> Tensor:
         weights = {name: tensor.detach() for name, tensor in zip(names, tensors, strict=True)}
-        code = sparse_code(weights, x.detach(), encoder, None)
+        code = sparse_code(weights, x.detach(), encoder, None, share)
         ctx.code, ctx.names = code, names
         written = code.decoded() + weights["b_dec"]
         return written + x @ weights["skip"] if "skip" in weights else written
@@ -50,7 +54,7 @@ class _Rebuild(torch.autograd.Function):
             d_x += _rows_of_features(weights["gate"], code.selection, d_value * code.slope_gate)
         if "skip" in weights:
             d_x += upstream @ weights["skip"].T
-        return d_x, None, None, *(gradients[name] for name in ctx.names)
+        return d_x, None, None, None, *(gradients[name] for name in ctx.names)
 
 
 def _rows_of_features(

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hagd_transcoder.domain.group import WHOLE, Share
+
 Rule = Literal["topk", "batch-topk"]
 _CANDIDATES = 4
 """BatchTopK looks at this many times k features of a token; who would keep more keeps those."""
@@ -41,14 +43,15 @@ class ByFeature:
     offsets: Int[Tensor, " d_feature"]
 
 
-def select(scores: Float[Tensor, "token d_feature"], k: int, rule: Rule) -> Selection:
-    """Choose by largest score: `k` features of every token, or as many over the whole batch.
+def select(scores: Float[Tensor, "token d_feature"], k: int, rule: Rule, share: Share = WHOLE) -> Selection:
+    """Choose by largest score: `k` features of every token, or as many over the whole update.
 
     Args:
         scores: how strongly each feature would write; an entry that is not positive may be chosen and counts like one
             that is.
         k: features per token, on average where the rule is `batch-topk`.
         rule: who competes with whom.
+        share: what the tokens are of the update.
     """
     n_tokens, n_features = scores.shape
     k = min(k, n_features)
@@ -57,8 +60,9 @@ def select(scores: Float[Tensor, "token d_feature"], k: int, rule: Rule) -> Sele
         token = torch.arange(n_tokens, device=scores.device).repeat_interleave(k)
         return Selection(chosen.flatten(), token, torch.arange(0, n_tokens * k, k, device=scores.device))
     values, chosen = scores.topk(min(_CANDIDATES * k, n_features), dim=1, sorted=False)
-    kept = torch.zeros_like(values, dtype=torch.bool).flatten()
-    kept[values.flatten().topk(n_tokens * k, sorted=False).indices] = True
+    kept, competing = torch.zeros_like(values, dtype=torch.bool).flatten(), values.flatten()
+    count = share.group.largest(competing, k * share.total(n_tokens))
+    kept[competing.topk(count, sorted=False).indices] = True
     kept = kept.view_as(values)
     counts = kept.sum(1)
     token = torch.arange(n_tokens, device=scores.device).repeat_interleave(counts)

@@ -7,8 +7,9 @@ lie in rows, one per feature. With N tokens, F features and width d the encoder 
 about 10Nkd: the lower bound of a step is that product.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hagd.models.language_model import ACTIVATIONS
+from hagd_transcoder.domain.group import WHOLE, Share
 from hagd_transcoder.domain.sparse.selection import Rule, Selection, select
 
 Weights = Mapping[str, Tensor]
@@ -168,8 +170,29 @@ def gradients_beside(
     return found | ({"skip": x.T @ upstream} if "skip" in weights else {})
 
 
+def summed(results: Sequence[StepResult], share: Share) -> list[StepResult]:
+    """Give what an update says as a whole, from what this member's share of it does; `error` stays that of the share.
+
+    Gradients and counts become those of the whole in place.
+    """
+    # The losses, and the smallest scores, for which every member has a place of its own.
+    told = torch.zeros(len(results), 1 + share.group.size, dtype=torch.float64)
+    for row, result in zip(told, results, strict=True):
+        row[0], row[1 + share.group.rank] = result.loss, result.weakest
+    gradients = [it for result in results for it in result.gradients.values()]
+    share.group.sum_([*gradients, *(result.fired for result in results), told])
+    return [
+        replace(result, loss=float(row[0]), weakest=float(row[1:].min()))
+        for result, row in zip(results, told, strict=True)
+    ]
+
+
 def sparse_code(
-    weights: Weights, x: Float[Tensor, "token d_model"], encoder: Encoder, favour: Float[Tensor, " d_feature"] | None
+    weights: Weights,
+    x: Float[Tensor, "token d_model"],
+    encoder: Encoder,
+    favour: Float[Tensor, " d_feature"] | None,
+    share: Share = WHOLE,
 ) -> SparseCode:
     """Give what each token keeps: the largest |activation| times decoder norm, times what favours the feature."""
     act, norms = ACTIVATIONS[encoder.activation], weights["dec"].norm(dim=1)
@@ -183,9 +206,9 @@ def sparse_code(
         scores = dense.mul_(norms.to(dense.dtype))
     else:
         scores = act(dense).abs_().mul_(norms.to(dense.dtype))
-    chosen = select(scores, encoder.k, encoder.rule)
+    chosen = select(scores, encoder.k, encoder.rule, share)
     won = scores[chosen.token, chosen.feature]
-    weakest = float((won if favour is None else won / favour[chosen.feature]).min())
+    weakest = smallest(won if favour is None else won / favour[chosen.feature])
     up = rows_dot(x, weights["enc"], chosen) + weights["b_enc"][chosen.feature]
     if "gate" in weights:
         gated, slope = with_slope(act, rows_dot(x, weights["gate"], chosen) + weights["b_gate"][chosen.feature])
@@ -199,6 +222,11 @@ def sparse_code(
             chosen.feature, weights["dec"], chosen.offsets, mode="sum", per_sample_weights=value
         )
     return SparseCode(weights, x, chosen, value, written, slope_enc, slope_gate, weakest)
+
+
+def smallest(scores: Float[Tensor, " kept"]) -> float:
+    """Give the smallest score; infinity where a member of a group keeps nothing."""
+    return float(scores.min()) if len(scores) else math.inf
 
 
 def product(

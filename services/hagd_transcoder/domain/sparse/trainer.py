@@ -17,8 +17,9 @@ from torch import Tensor
 
 from hagd.dictionaries.dictionary import Dictionary
 from hagd.errors import NonFiniteError
+from hagd_transcoder.domain.group import WHOLE, Share
 from hagd_transcoder.domain.sparse.dense import dense_code
-from hagd_transcoder.domain.sparse.step import Code, Encoder, StepResult, sparse_code, sparse_step, step_of
+from hagd_transcoder.domain.sparse.step import Code, Encoder, StepResult, sparse_code, sparse_step, step_of, summed
 
 _ROWS = ("enc", "gate", "dec", "b_enc", "b_gate")
 """Weights of which every feature has a row."""
@@ -109,8 +110,9 @@ class SparseTrainer:
         importance: Float[Tensor, " token"] | None = None,
         balanced: bool = False,
         beside: Mapping[str, Tensor] | None = None,
+        share: Share = WHOLE,
     ) -> StepResult:
-        """Take one step of the optimiser.
+        """Take one step of the optimiser, and give what it went by.
 
         Args:
             x: what the MLP reads.
@@ -120,44 +122,55 @@ class SparseTrainer:
             importance: weight of each token, as of `sparse_step`.
             balanced: whether rare features are favoured in this step; towards the end they must win by themselves.
             beside: gradients of another loss, by name of the weights, that count beside those of the squared error.
+            share: what these tokens are of the update.
 
         Raises:
             NonFiniteError: the loss is NaN or infinite; the weights are left as they were.
+            WorkerDiedError: a member of the group is gone.
         """
-        k = self.encoder.k if k is None else k
-        code = self.encode(x, k, balanced=balanced)
+        k, n_tokens = self.encoder.k if k is None else k, share.total(len(x))
+        importance = x.new_full((len(x),), 1.0 / n_tokens) if importance is None else importance
+        code = self.encode(x, k, balanced=balanced, share=share)
         result = step_of(code, self.weights, x, out, self.variance, importance)
-        require_finite(result.loss)
-        self.learn(x, result, learning_rate, k, importance=importance, balanced=balanced, beside=beside)
-        return result
+        self.revive(x, result, importance)
+        for name, gradient in ({} if beside is None else beside).items():
+            result.gradients[name] += gradient
+        (whole,) = summed([result], share)
+        require_finite(whole.loss)
+        self.learn(whole, learning_rate, k, n_tokens, balanced=balanced)
+        return whole
 
-    def encode(self, x: Float[Tensor, "token d_model"], k: int, *, balanced: bool) -> Code:
+    def encode(self, x: Float[Tensor, "token d_model"], k: int, *, balanced: bool, share: Share = WHOLE) -> Code:
         """Give what a batch keeps; arguments as of `step`."""
         encoder = replace(self.encoder, k=k)
         take = dense_code if is_dense(k, len(self.idle), half=encoder.half) else sparse_code
-        return take(self.weights, x, encoder, self.favour.exp() if self._favours(balanced) else None)
+        return take(self.weights, x, encoder, self.favour.exp() if self._favours(balanced) else None, share)
 
-    def learn(
-        self,
-        x: Float[Tensor, "token d_model"],
-        result: StepResult,
-        learning_rate: float,
-        k: int,
-        *,
-        importance: Float[Tensor, " token"] | None = None,
-        balanced: bool,
-        beside: Mapping[str, Tensor] | None = None,
+    def revive(
+        self, x: Float[Tensor, "token d_model"], result: StepResult, importance: Float[Tensor, " token"]
     ) -> None:
-        """Take the step that a batch says; arguments as of `step`."""
-        self._revive(x, result, importance)
-        self.idle = torch.where(result.fired > 0, 0, self.idle + len(x))
+        """Add the gradients by which dead features learn to rebuild the error of the living ones (AuxK)."""
+        dead = (self.idle > self.dead_after).nonzero()[:, 0]
+        if not self.auxiliary or not len(dead):
+            return
+        rows = {name: self.weights[name][dead] for name in _ROWS if name in self.weights}
+        # What the living ones leave has no bias, and is as wide as decoders are.
+        rows["b_dec"] = rows["dec"].new_zeros(rows["dec"].shape[1])
+        encoder = replace(self.encoder, k=min(_REVIVED, len(dead)), rule="topk", half=False)
+        rebuilt = sparse_step(rows, x, result.error, encoder, self.variance, importance)
+        for name in _ROWS:
+            if name in rows:
+                result.gradients[name].index_add_(0, dead, rebuilt.gradients[name], alpha=self.auxiliary)
+
+    def learn(self, whole: StepResult, learning_rate: float, k: int, n_tokens: int, *, balanced: bool) -> None:
+        """Take the step that a whole update of so many tokens says; arguments as of `step`."""
+        self.idle = torch.where(whole.fired > 0, 0, self.idle + n_tokens)
         if self._favours(balanced):
-            self._rebalance(result.fired / len(x), k, len(x))
-        before = self.cutoff if self.cutoff >= 0 else torch.full_like(self.cutoff, result.weakest)
-        self.cutoff = before.lerp(torch.full_like(before, result.weakest), _NEWEST)
+            self._rebalance(whole.fired / n_tokens, k, n_tokens)
+        before = self.cutoff if self.cutoff >= 0 else torch.full_like(self.cutoff, whole.weakest)
+        self.cutoff = before.lerp(torch.full_like(before, whole.weakest), _NEWEST)
         for name, tensor in self.weights.items():
-            gradient = result.gradients[name]
-            tensor.grad = gradient if beside is None else gradient + beside[name]
+            tensor.grad = whole.gradients[name]
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate
         self.optimiser.step()
@@ -223,22 +236,6 @@ class SparseTrainer:
         growth = self.balance * n_tokens / _BALANCE_TOKENS
         too_rare = torch.sign(_RARE * k / len(share) - self.use)
         self.favour = (self.favour + growth * too_rare).clamp(0, _MOST_FAVOUR)
-
-    def _revive(
-        self, x: Float[Tensor, "token d_model"], result: StepResult, importance: Float[Tensor, " token"] | None
-    ) -> None:
-        """Add the gradients by which dead features learn to rebuild the error of the living ones (AuxK)."""
-        dead = (self.idle > self.dead_after).nonzero()[:, 0]
-        if not self.auxiliary or not len(dead):
-            return
-        rows = {name: self.weights[name][dead] for name in _ROWS if name in self.weights}
-        # What the living ones leave has no bias, and is as wide as decoders are.
-        rows["b_dec"] = rows["dec"].new_zeros(rows["dec"].shape[1])
-        encoder = replace(self.encoder, k=min(_REVIVED, len(dead)), rule="topk", half=False)
-        rebuilt = sparse_step(rows, x, result.error, encoder, self.variance, importance)
-        for name in _ROWS:
-            if name in rows:
-                result.gradients[name].index_add_(0, dead, rebuilt.gradients[name], alpha=self.auxiliary)
 
 
 def require_finite(loss: float) -> None:
