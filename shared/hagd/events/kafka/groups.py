@@ -1,11 +1,18 @@
 """The consumer groups of a topic of work, and what they have committed: what lies below it is worked off."""
 
+import time
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Final
 
+from kafka.errors import CoordinatorLoadInProgressError, CoordinatorNotAvailableError, NotCoordinatorError
 from kafka.structs import TopicPartition
 
 from hagd.events.topics import RETRY_TIERS, retry_topic
+
+_NOT_YET: Final = (CoordinatorLoadInProgressError, CoordinatorNotAvailableError, NotCoordinatorError)
+"""A cluster that was just started, or asked for a group for the first time, says these for a moment."""
+_PATIENCE_SECONDS: Final = 10.0
+_LOOK_SECONDS: Final = 0.2
 
 
 def groups_of(topic: str) -> dict[str, list[str]]:
@@ -26,6 +33,17 @@ def committed(admin: Any, prefix: str, topic: str, there: Collection[str]) -> di
     for group, worked_off in groups_of(topic).items():
         known = {*worked_off} & {*there}
         if known:
-            offsets: dict[TopicPartition, Any] = admin.list_group_offsets([prefix + group]).get(prefix + group, {})
+            offsets = _offsets(admin, prefix + group)
             found |= {place: it.offset for place, it in offsets.items() if place.topic in known and it.offset >= 0}
     return found
+
+
+def _offsets(admin: Any, group: str) -> dict[TopicPartition, Any]:
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            return admin.list_group_offsets([group]).get(group, {})
+        except _NOT_YET:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(_LOOK_SECONDS)
