@@ -41,7 +41,7 @@ _FOLLOWING: Final = 5
 """Tensors of tokens by vocabulary while the divergence is differentiated."""
 _VOCABULARIES: Final = 6
 """Tensors of tokens by vocabulary while replaced MLPs are measured: three runs, and the divergence of two."""
-_PROCESS: Final = 400 * 2**20
+_PROCESS: Final = 550 * 2**20
 """Bytes of a process that has only loaded what it needs."""
 _SHARE: Final = 0.9
 """Of the memory that is there, what may be used."""
