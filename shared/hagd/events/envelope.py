@@ -188,7 +188,7 @@ def _wrong_fields(read: Envelope) -> list[str]:
     wrong = [name for name, (value, kind) in kinds.items() if not isinstance(value, kind) or isinstance(value, bool)]
     wrong += [] if read.lane in LANES else ["lane"]
     # A word or a number, which goes into every event that tells of this one.
-    wrong += ["part"] if isinstance(read.part, str) and len(read.part) > _MAX_PART else []
+    wrong += ["part"] if len(str(read.part)) > _MAX_PART else []
     # They become parts of keys and of names of topics.
     wrong += [name for name in ("run_id", "principal") if not is_name(getattr(read, name))]
     wrong += [f"plan[{n}].stage_id" for n, entry in enumerate(read.plan) if not is_name(entry.stage_id)]
