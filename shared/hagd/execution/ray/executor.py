@@ -23,8 +23,9 @@ from hagd.execution.ray.settings import RaySettings
 from hagd.execution.wire import Failure, error_of, result_from_json, task_to_json
 
 _POLL_SECONDS: Final = 0.1
-_LOOK_SECONDS: Final = 0.25
-"""How often a driver asks for progress: what a task reports in between is never sent."""
+_LOOK_SECONDS: Final = 1.0
+"""How often a driver asks for progress: what a task reports in between is never sent. To ask takes a task the time of a
+thread of its process."""
 _PATIENCE_SECONDS: Final = 5.0
 """How long a worker may take to start before somebody is told that it has no place yet."""
 
@@ -75,9 +76,10 @@ class _Call:
         self._worker, self._task, self._settings = worker, task, settings
         self._actor, self._number = worker.actor, worker.tasks
         self._answer = self._actor.run.remote(self._number, json.dumps(task_to_json(task)), store.location)
-        self._look: Any = self._actor.look.remote()
+        # A warm worker has answered before.
+        self._started, self._told = worker.tasks > 1, False
+        self._look: Any = None if self._started else self._actor.look.remote()
         self._look_at = self._began = time.monotonic()
-        self._started, self._told = False, False
 
     def wait(self, on_progress: TaskProgress, should_stop: Callable[[], bool]) -> dict[str, Any]:
         """Give the actor's answer, passing on its progress.
