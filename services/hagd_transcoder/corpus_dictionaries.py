@@ -3,6 +3,8 @@
 Layers learn apart, so they may be trained in shards, each with every so many layers and a run of the model of its own.
 A transcoder across layers has one loss and learns whole: workers that held slices of its decoders would have to add up
 what they decode in every update, and shards never speak with each other.
+
+Model, batches and dictionaries lie where the context says that the task computes; documents lie on the CPU.
 """
 
 import math
@@ -57,10 +59,11 @@ _USUAL: Final = {"mlp": _Usual(5e-3, 1 / 32, 0.0), "random": _Usual(4e-3, 1 / 4,
 
 def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
     """Train the dictionaries of a model, or one transcoder across its layers, on a corpus. See `StageFunction`."""
-    model, corpus = read_inputs(inputs)
+    device = context.device()
+    model, corpus = read_inputs(inputs, device)
     checked = read_config(config)
     plan = make_plan(checked, model, corpus)
-    require_memory(memory_of(checked, plan, model, corpus), available_bytes())
+    require_memory(memory_of(checked, plan, model, corpus), available_bytes(device))
     trained = train_on_corpus(model, corpus.windows("train"), plan, context)
     measured = _measured(inputs, model, corpus, plan, trained.dictionaries, checked, context)
     return {"dictionaries": measured, "training": history_to_document(trained.history)}
@@ -68,10 +71,11 @@ def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -
 
 def run_shard(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
     """Train the dictionaries of the layers of one shard. See `StageFunction`."""
-    model, corpus = read_inputs(inputs)
+    device = context.device()
+    model, corpus = read_inputs(inputs, device)
     whole = read_config({name: value for name, value in config.items() if name != "shard"})
     plan = make_plan(whole, model, corpus)
-    require_memory(memory_of(whole, plan, model, corpus), available_bytes())
+    require_memory(memory_of(whole, plan, model, corpus), available_bytes(device))
     layers = plan.layers[int(config["shard"]) :: whole.shards]
     trained = train_on_corpus(model, corpus.windows("train"), replace(plan, layers=layers), context)
     return {
@@ -82,11 +86,12 @@ def run_shard(inputs: Mapping[str, Document], config: Config, context: StageCont
 
 def join(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
     """Measure together what the shards have trained. See `StageFunction`."""
-    model, corpus = read_inputs(inputs)
+    device = context.device()
+    model, corpus = read_inputs(inputs, device)
     dictionaries: dict[int, Dictionary] = {}
     for role in sorted(inputs):
         if role.startswith("dictionaries/"):
-            dictionaries |= dictionaries_from_document(inputs[role])
+            dictionaries |= dictionaries_from_document(inputs[role], device)
     checked = read_config(config)
     plan = make_plan(checked, model, corpus)
     measured = _measured(inputs, model, corpus, plan, dictionaries, checked, context)
@@ -197,9 +202,9 @@ def memory_of(config: CorpusTranscoderConfig, plan: CorpusPlan, model: LanguageM
     return training_memory(plan, model, corpus.windows("train"), trained=trained)
 
 
-def read_inputs(inputs: Mapping[str, Document]) -> tuple[LanguageModel, Corpus]:
-    """Give the model and the corpus that the stage gets."""
-    return model_from_document(inputs["model"]), corpus_from_document(inputs["corpus"])
+def read_inputs(inputs: Mapping[str, Document], device: str) -> tuple[LanguageModel, Corpus]:
+    """Give the model that the stage gets, on a device, and the corpus, whose batches go there."""
+    return model_from_document(inputs["model"], device), corpus_from_document(inputs["corpus"], device)
 
 
 def _measured(
