@@ -10,7 +10,7 @@ import numpy as np
 from hagd.artifacts.document import Document
 from hagd.attribution.timing import time_graph
 from hagd.pipeline.contract import Config, StageContext
-from hagd.pipeline.machine import resident_bytes
+from hagd.pipeline.machine import clock_of, resident_bytes
 from hagd_coarsening.local_handlers import read_config
 from hagd_coarsening.local_stage import prepare
 
@@ -21,15 +21,17 @@ _SAMPLE_BYTES: Final = 1 << 26
 def estimate(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
     """Give the document `estimate`. See `StageSpec.estimate`.
 
-    Bytes are above what the process holds once the prompt was run, which is measured; `peak_bytes` is all of it.
+    Bytes are above what the process holds once the prompt was run, which is measured; `peak_bytes` is all of it. On a
+    GPU they are bytes of the GPU.
 
     Raises:
         InvalidInputError: as `local_stage.run`, which would refuse the graph as well.
     """
     at_hand = prepare(inputs, read_config(config), context)
-    began, held, size = time.monotonic(), resident_bytes(), at_hand.plan.size
+    device = context.device()
+    began, held, size = time.monotonic(), resident_bytes(device), at_hand.plan.size
     context.progress(0, 1, "timing rows")
-    seconds = asdict(time_graph(at_hand.frozen, at_hand.targets, at_hand.config))
+    seconds = asdict(time_graph(at_hand.frozen, at_hand.targets, at_hand.config, clock_of(device)))
     sample = Document({}, {"rows": np.zeros(max(1, min(_SAMPLE_BYTES, size.file_bytes) // 4), dtype=np.float32)})
     storing = time.monotonic()
     context.save_checkpoint(1, sample)

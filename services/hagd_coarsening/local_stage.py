@@ -1,4 +1,7 @@
-"""Trace one prompt, from artifacts to an artifact: decode, see where its rows fit, attribute, encode."""
+"""Trace one prompt, from artifacts to an artifact: decode, see where its rows fit, attribute, encode.
+
+Model, dictionaries and prompt lie where the context says that the task computes; the graph lies on the CPU.
+"""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -67,15 +70,16 @@ def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -
 
 def prepare(inputs: Mapping[str, Document], config: LocalGraphStageConfig, context: StageContext) -> PromptAtHand:
     """Run the prompt, and see where the rows of its graph fit; errors as of `run`."""
-    model, prompt = model_from_document(inputs["model"]), prompt_from_document(inputs["prompt"])
-    tokens = torch.from_numpy(prompt.tokens)
+    device = context.device()
+    model, prompt = model_from_document(inputs["model"], device), prompt_from_document(inputs["prompt"])
+    tokens = torch.from_numpy(prompt.tokens).to(device)
     context.progress(0, 1, f"running {len(tokens)} tokens")
-    replacement = Replacement(any_dictionaries_from_document(inputs["dictionaries"]), model)
-    room = Room(available_bytes(), free_disk_bytes(context.scratch_folder()))
+    replacement = Replacement(any_dictionaries_from_document(inputs["dictionaries"], device), model)
+    room = Room(available_bytes(device), free_disk_bytes(context.scratch_folder()))
     require_room(model, replacement, len(tokens), room.usable.memory_bytes)
     frozen = freeze(model, replacement, tokens, plain=min(config.plain_positions, max(len(tokens) - 1, 0)))
     targets = _targets(frozen, config, prompt.vocabulary)
-    room = Room(available_bytes(), room.disk_bytes)
+    room = Room(available_bytes(device), room.disk_bytes)
     plan = plan_graph(
         frozen, len(targets), config.nodes, room, heads=config.heads, half=config.half, spill=config.spill
     )

@@ -3,6 +3,8 @@
 Layers learn apart, so they may be trained in shards, each with every so many layers and a run of the model of its own.
 A transcoder across layers has one loss and learns whole, since shards never speak with each other. Whatever one task
 trains, several processes may train together: they add up what they learn in every update.
+
+Model, batches and dictionaries lie where `device_of` says; documents lie on the CPU.
 """
 
 import math
@@ -65,8 +67,8 @@ _USUAL: Final = {"mlp": _Usual(5e-3, 1 / 32, 0.0), "random": _Usual(4e-3, 1 / 4,
 
 def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
     """Train the dictionaries of a model, or one transcoder across its layers, on a corpus. See `StageFunction`."""
-    model, corpus = read_inputs(inputs)
     checked = read_config(config)
+    model, corpus = read_inputs(inputs, device_of(checked, context))
     plan = make_plan(checked, model, corpus)
     trained = _learned(inputs, config, model, corpus, context)
     measured = _measured(inputs, model, corpus, plan, trained.dictionaries, checked, context)
@@ -75,7 +77,7 @@ def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -
 
 def run_shard(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
     """Train the dictionaries of the layers of one shard. See `StageFunction`."""
-    model, corpus = read_inputs(inputs)
+    model, corpus = read_inputs(inputs, device_of(_of_whole(config), context))
     trained = _learned(inputs, config, model, corpus, context)
     return {
         "dictionaries": any_dictionaries_to_document(trained.dictionaries, {}),
@@ -94,7 +96,8 @@ def _learned(
 ) -> Trained:
     """Train what a task or one of its shards is to train, with the processes that it may have."""
     whole = _of_whole(config)
-    require_memory(memory_of(whole, make_plan(whole, model, corpus), model, corpus), available_bytes())
+    memory = memory_of(whole, make_plan(whole, model, corpus), model, corpus)
+    require_memory(memory, available_bytes(str(model.device)))
     with together(TAKE_PART, inputs, config, context, whole.workers) as (group, shared):
         return train_on_corpus(model, corpus.windows("train"), _plan_of(config, model, corpus), shared, group)
 
@@ -113,11 +116,12 @@ def _plan_of(config: Config, model: LanguageModel, corpus: Corpus) -> CorpusPlan
 
 def join(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
     """Measure together what the shards have trained. See `StageFunction`."""
-    model, corpus = read_inputs(inputs)
+    device = context.device()
+    model, corpus = read_inputs(inputs, device)
     dictionaries: dict[int, Dictionary] = {}
     for role in sorted(inputs):
         if role.startswith("dictionaries/"):
-            dictionaries |= dictionaries_from_document(inputs[role])
+            dictionaries |= dictionaries_from_document(inputs[role], device)
     checked = read_config(config)
     plan = make_plan(checked, model, corpus)
     measured = _measured(inputs, model, corpus, plan, dictionaries, checked, context)
@@ -230,9 +234,14 @@ def memory_of(config: CorpusTranscoderConfig, plan: CorpusPlan, model: LanguageM
     return training_memory(plan, model, corpus.windows("train"), trained=trained, workers=config.workers)
 
 
-def read_inputs(inputs: Mapping[str, Document]) -> tuple[LanguageModel, Corpus]:
-    """Give the model and the corpus that the stage gets."""
-    return model_from_document(inputs["model"]), corpus_from_document(inputs["corpus"])
+def device_of(config: CorpusTranscoderConfig, context: StageContext) -> str:
+    """Give where dictionaries are trained: several processes together stay on the CPU, over which they speak."""
+    return context.device() if config.workers == 1 else "cpu"
+
+
+def read_inputs(inputs: Mapping[str, Document], device: str = "cpu") -> tuple[LanguageModel, Corpus]:
+    """Give the model that the stage gets, on a device, and the corpus, whose batches go there."""
+    return model_from_document(inputs["model"], device), corpus_from_document(inputs["corpus"], device)
 
 
 def measure(

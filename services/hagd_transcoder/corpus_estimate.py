@@ -7,8 +7,8 @@ from typing import Any
 
 from hagd.artifacts.document import Document
 from hagd.pipeline.contract import Config, StageContext
-from hagd.pipeline.machine import available_bytes, resident_bytes
-from hagd_transcoder.corpus_dictionaries import make_plan, memory_of, read_inputs
+from hagd.pipeline.machine import available_bytes, clock_of, resident_bytes
+from hagd_transcoder.corpus_dictionaries import device_of, make_plan, memory_of, read_inputs
 from hagd_transcoder.corpus_handlers import read_config
 from hagd_transcoder.domain.corpus_calibration import time_learning, time_training
 from hagd_transcoder.domain.corpus_memory import require_memory, usable_bytes
@@ -23,7 +23,7 @@ def estimate(inputs: Mapping[str, Document], config: Config, context: StageConte
     """Give the document `estimate`. See `StageSpec.estimate`.
 
     Seconds are by kind of work. Bytes are by phase, above what the process holds with model and corpus in it, which
-    is measured; `peak_bytes` is all of it.
+    is measured; `peak_bytes` is all of it. On a GPU they are bytes of the GPU.
 
     Processes that train together are started and take the steps that are timed together, since they share caches and
     memory.
@@ -32,18 +32,19 @@ def estimate(inputs: Mapping[str, Document], config: Config, context: StageConte
         InvalidInputError: a transcoder across layers, which is made whole to be timed, does not fit into the memory.
     """
     began = time.monotonic()
-    model, corpus = read_inputs(inputs)
     checked = read_config(config)
+    device = device_of(checked, context)
+    model, corpus = read_inputs(inputs, device)
     plan = make_plan(checked, model, corpus)
-    memory, held, free = memory_of(checked, plan, model, corpus), resident_bytes(), available_bytes()
+    memory, held, free = memory_of(checked, plan, model, corpus), resident_bytes(device), available_bytes(device)
     if plan.decoders != "own":
         require_memory(memory, free)
-    entered = time.monotonic()
+    clock, entered = clock_of(device), time.monotonic()
     with together(TAKE_PART, inputs, config, context, checked.workers) as (group, _):
         met = time.monotonic() - entered
-        learning = time_learning(model, corpus, plan, context, group)
+        learning = time_learning(model, corpus, plan, context, group, clock)
     seconds = time_training(
-        model, corpus, plan, context, learning=learning, shards=checked.shards, traced=checked.traced
+        model, corpus, plan, context, learning=learning, shards=checked.shards, traced=checked.traced, clock=clock
     )
     # Each shard waits for a group of its own.
     seconds = replace(seconds, start=seconds.start + checked.shards * met)

@@ -216,6 +216,8 @@ class RecordingContext:
     reports: list[tuple[float, float, str]] = field(default_factory=list[tuple[float, float, str]])
     checkpoints: dict[int, Document] = field(default_factory=dict[int, Document])
     scratch: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
+    place: str = "cpu"
+    """Where the stage is to compute, whatever its rank."""
 
     def progress(self, done: float, total: float, message: str) -> None:
         if self.cancel_after is not None and len(self.reports) >= self.cancel_after:
@@ -231,6 +233,10 @@ class RecordingContext:
 
     def scratch_folder(self) -> Path:
         return self.scratch
+
+    def device(self, rank: int = 0, world_size: int = 1) -> str:
+        del rank, world_size
+        return self.place
 
 
 @dataclass

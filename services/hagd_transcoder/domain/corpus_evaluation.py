@@ -125,7 +125,7 @@ def sums_of(dictionaries: Dictionaries, model: LanguageModel) -> dict[int, Layer
     """Give empty sums for every layer that has features."""
     width = model.config.d_model
     layers = range(dictionaries.n_layers) if isinstance(dictionaries, CrossLayerTranscoder) else dictionaries
-    return {layer: LayerSums(layer, LeastSquares.empty(width, 2 * width)) for layer in layers}
+    return {layer: LayerSums(layer, LeastSquares.empty(width, 2 * width, model.device)) for layer in layers}
 
 
 def described(dictionaries: Dictionaries, layer: int) -> dict[str, Any]:
@@ -170,10 +170,10 @@ def measure_batch(
 ) -> None:
     """Add the errors of a batch; `maps` are the linear baselines."""
     reconstruction = Reconstruction(replacement)
-    window = torch.arange(len(batch.tokens))[:, None].expand_as(batch.tokens)[batch.counted]
+    window = batch.counted.nonzero()[:, 0]
 
     def per_window(values: Float[Tensor, "token *rest"]) -> Float[Tensor, "batch *rest"]:
-        return torch.zeros(len(batch.tokens), *values.shape[1:], dtype=torch.float64).index_add_(0, window, values)
+        return values.new_zeros(len(batch.tokens), *values.shape[1:]).index_add_(0, window, values)
 
     def visit(layer: int, passage: Passage) -> None:
         if (sums := layers.get(layer)) is None:
@@ -218,6 +218,7 @@ def _report(sums: LayerSums, drawn_fvu: Float[Tensor, " draw"]) -> dict[str, Any
 
 def density_histogram(fired: Int[Tensor, " d_feature"], tokens: int) -> dict[str, list[float] | list[int]]:
     """Count features by log10 of the share of tokens on which they fire; those that never do are left out."""
+    fired = fired.cpu()
     density = (fired[fired > 0].double() / tokens).log10().clamp(*DENSITIES)
     counts = torch.histc(density, _BINS, *DENSITIES)
     return {
@@ -239,7 +240,7 @@ def _together(
         without = log_probabilities(model, batch, None, layers)
         following = batch.tokens[:, 1:][predicted]
         for number, values in enumerate((plain, replaced, without)):
-            sums[number] += -values.gather(1, following[:, None]).double().sum()
+            sums[number] -= float(values.gather(1, following[:, None]).double().sum())
         sums[3] += divergence(plain, replaced)
         tokens += len(following)
     names = ("cross_entropy", "cross_entropy_replaced", "cross_entropy_without_mlps", "kl_nats")

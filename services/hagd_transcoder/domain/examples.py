@@ -30,7 +30,8 @@ class ExamplePlan:
 
 @dataclass
 class TopWindows:
-    """The windows on which some features of a layer fire most, strongest first; the earlier of equals."""
+    """The windows on which some features of a layer fire most, strongest first; the earlier of equals. It lies on the
+    CPU, wherever features fire."""
 
     features: Int[Tensor, " shown"]
     strengths: Float[Tensor, "shown top"]
@@ -41,7 +42,7 @@ class TopWindows:
     @staticmethod
     def draw(fired: Bool[Tensor, " d_feature"], plan: ExamplePlan, n_pos: int, seed: int, layer: int) -> "TopWindows":
         """Draw features to watch among those that are known to fire."""
-        alive = fired.nonzero()[:, 0]
+        alive = fired.nonzero()[:, 0].cpu()
         order = torch.randperm(len(alive), generator=generator_for(seed, "shown", layer))
         features = alive[order[: plan.features]].sort().values
         shape = (len(features), plan.windows)
@@ -57,7 +58,7 @@ class TopWindows:
     ) -> None:
         """Look at a batch of windows: the activations of its counted tokens, and what the windows are called."""
         values = torch.zeros(*counted.shape, len(self.features))
-        values[counted] = activations[:, self.features].float()
+        values[counted.cpu()] = activations[:, self.features].float().cpu()
         values = values.permute(2, 0, 1)
         strengths = torch.cat([self.strengths, values.abs().amax(2)], dim=1)
         best = strengths.sort(dim=1, descending=True, stable=True).indices[:, : self.strengths.shape[1]]

@@ -21,7 +21,7 @@ def drawn_ratios(
     the same documents, so that ratios of one draw may be averaged and compared."""
     names, of_window = documents.unique(return_inverse=True)
     pairs = torch.zeros(len(names), 2, dtype=torch.float64)
-    pairs.index_add_(0, of_window, torch.stack([above, below], dim=1).double())
+    pairs.index_add_(0, of_window, torch.stack([above, below], dim=1).double().cpu())
     drawn = torch.randint(len(names), (DRAWS, len(names)), generator=generator_for(seed, "documents"))
     sums = pairs[drawn].sum(1)
     return sums[:, 0] / sums[:, 1].clamp_min(1e-300)

@@ -56,7 +56,7 @@ class LayersAcross:
 
         run_trunk(model, batch.tokens, visit, half=plan.half)
         tied, variance = plan.decoders == "tied", sum(variances) / len(variances)
-        units = (torch.tensor(variances) / variance).sqrt()
+        units = (torch.tensor(variances, device=model.device) / variance).sqrt()
         encoder = Encoder(plan.start.activation, plan.k, plan.rule, half=plan.half)
         trainers: dict[int, SparseTrainer] = {}
         for layer, tensors in enumerate(started):

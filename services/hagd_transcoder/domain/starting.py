@@ -45,7 +45,7 @@ def starting_tensors(
     else:
         tensors = _at_mlp(start.n_features, mlp, layer, mlp.neurons(x), generator)
     if start.skip:
-        tensors["w_skip"] = torch.zeros(x.shape[-1], x.shape[-1])
+        tensors["w_skip"] = x.new_zeros(x.shape[-1], x.shape[-1])
     return tensors
 
 
@@ -86,18 +86,18 @@ def _at_mlp(
 
     def widen(weight: Tensor) -> Tensor:
         kept = weight[:, chosen]
-        noise = torch.randn(weight.shape[0], extra, generator=generator) * weight.std()
+        noise = torch.randn(weight.shape[0], extra, generator=generator).to(weight) * weight.std()
         return torch.cat([kept, noise], dim=1)
 
     tensors = {
         "w_enc": widen(exact.w_enc),
-        "b_enc": torch.cat([exact.b_enc[chosen], torch.zeros(extra)]),
-        "w_dec": torch.cat([exact.w_dec[chosen], torch.zeros(extra, exact.w_dec.shape[1])]),
+        "b_enc": torch.cat([exact.b_enc[chosen], exact.b_enc.new_zeros(extra)]),
+        "w_dec": torch.cat([exact.w_dec[chosen], exact.w_dec.new_zeros(extra, exact.w_dec.shape[1])]),
         "b_dec": exact.b_dec.clone(),
     }
     if exact.w_gate is not None:
         tensors["w_gate"] = widen(exact.w_gate)
-        tensors["b_gate"] = torch.zeros(n_features)
+        tensors["b_gate"] = exact.b_enc.new_zeros(n_features)
     return tensors
 
 
@@ -111,11 +111,12 @@ def _at_random(
     writes = _WRITTEN * (out - mean).square().sum(-1).mean().sqrt()
 
     def read() -> Tensor:
-        return _READ * torch.randn(x.shape[-1], start.n_features, generator=generator) / reads
+        return _READ * torch.randn(x.shape[-1], start.n_features, generator=generator).to(x) / reads
 
-    directions = torch.randn(start.n_features, out.shape[-1], generator=generator)
-    tensors = {"w_enc": read(), "b_enc": torch.zeros(start.n_features), "b_dec": mean}
+    # Drawn on the CPU, so that the seed gives the same on every device.
+    directions = torch.randn(start.n_features, out.shape[-1], generator=generator).to(x)
+    tensors = {"w_enc": read(), "b_enc": x.new_zeros(start.n_features), "b_dec": mean}
     tensors["w_dec"] = directions / directions.norm(dim=-1, keepdim=True) * writes
     if start.gated:
-        tensors |= {"w_gate": read(), "b_gate": torch.zeros(start.n_features)}
+        tensors |= {"w_gate": read(), "b_gate": x.new_zeros(start.n_features)}
     return tensors

@@ -117,7 +117,7 @@ def _trace(
         "completeness": torch.tensor([explained.completeness]),
         "replacement": torch.tensor([explained.replacement]),
         "error_influence": explained.error_influence,
-        "error_credit": assign_credit(frozen, targets).error_share(_PLAIN),
+        "error_credit": assign_credit(frozen, targets).error_share(_PLAIN).cpu(),
     }
 
 

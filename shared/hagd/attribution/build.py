@@ -111,6 +111,9 @@ def build_local_graph(
     else:
         table, scalars, biases = _rows(frozen, quiet, ends, columns, config, progress, folder)
         heads, left_out_abs = np.zeros((0, 3), dtype=np.int64), torch.zeros_like(scalars)
+    # Rows lie on the CPU, and so does what is found from them.
+    scalars, biases, left_out_abs = scalars.cpu(), biases.cpu(), left_out_abs.cpu()
+    received = None if received is None else received.cpu()
     sums, strength = torch.empty_like(scalars), biases.abs()
     for place, edges in table.parts():
         sums[place] = edges.sum(1)
@@ -138,10 +141,10 @@ def build_local_graph(
         activations=values.float().cpu().numpy(),
         targets=targets.named,
         rows=table.array(),
-        scalars=scalars.float().cpu().numpy(),
-        biases=biases.float().cpu().numpy(),
-        left_out=left_out.float().cpu().numpy(),
-        left_out_abs=left_out_abs.float().cpu().numpy(),
+        scalars=scalars.float().numpy(),
+        biases=biases.float().numpy(),
+        left_out=left_out.float().numpy(),
+        left_out_abs=left_out_abs.float().numpy(),
         heads=heads,
         directions=_directions(targets),
     )
@@ -212,8 +215,8 @@ def _rows(
         readers = read_features(frozen, quiet, layer, columns.chosen[layer]) if layer < columns.n_layers else ends
         for part, some in chunks(readers, descent.most_places):
             at = slice(done + part.start, done + part.stop)
-            descent.run(some.vectors, some.positions, some.site, table.edges[at])
-            table.let_go()
+            with table.writing(at) as edges:
+                descent.run(some.vectors, some.positions, some.site, edges)
             scalars[at], biases[at] = some.scalars, some.biases
             progress(at.stop, n_rows, f"edges of {n_rows} nodes, layer {layer}")
         done += len(readers)

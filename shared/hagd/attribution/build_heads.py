@@ -73,7 +73,7 @@ def take_rows(
         biases[place] = biases_of_outputs(frozen, silent, it)
 
     def put(place: slice, there: Int[Tensor, " source"], edges: Float[Tensor, "row source"]) -> None:
-        table.edges[place, there] = edges
+        table.edges[place, there.cpu()] = edges.cpu()
         table.let_go()
 
     def put_left(place: slice, there: Int[Tensor, " source"], edges: Float[Tensor, "row source"]) -> None:

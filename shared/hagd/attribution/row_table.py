@@ -1,10 +1,11 @@
 """The rows of a graph while they are made: in memory, or in a file, so that only the rows at hand take memory.
 
 Either way they lie in pages of their own, of which what no edge is written to takes none: about half, since a row
-reaches only what comes before it.
+reaches only what comes before it. They lie on the CPU, wherever they are made.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -28,14 +29,25 @@ class RowTable:
         Args:
             n_rows: how many.
             n_columns: how long.
-            like: a tensor of the same dtype and device.
+            like: a tensor of the same dtype, on the device where rows are made.
             folder: where they go into a file; None for memory.
 
         Raises:
             OSError: the folder has no room for them.
         """
         self._array = mapped_zeros((n_rows, n_columns), like.new_empty(0, device="cpu").numpy().dtype, folder)
-        self.edges: Float[Tensor, "row column"] = torch.from_numpy(self._array).to(like.device)
+        self._device = like.device
+        self.edges: Float[Tensor, "row column"] = torch.from_numpy(self._array)
+
+    @contextmanager
+    def writing(self, rows: slice = slice(None)) -> Generator[Float[Tensor, "row column"]]:
+        """Lend the place of some rows, where they are made: their own, or one on the device that is copied to it."""
+        place = self.edges[rows]
+        lent = place if self._device == place.device else torch.zeros_like(place, device=self._device)
+        yield lent
+        if lent is not place:
+            place.copy_(lent)
+        self.let_go()
 
     def let_go(self) -> None:
         """Give back the memory of what was written to a file."""
@@ -51,4 +63,4 @@ class RowTable:
 
     def array(self) -> Float[np.ndarray, "row column"]:
         """Give all of them."""
-        return self._array if self.edges.device.type == "cpu" else self.edges.cpu().numpy()
+        return self._array

@@ -78,13 +78,13 @@ def _time_descent(
 
     def take(some: Readers) -> None:
         # On pages of their own, as the rows of a graph are, and read back: that is some of the time.
-        out = RowTable(len(some), len(columns), frozen.embed, None).edges
-        descent.run(some.vectors, some.positions, some.site, out)
-        if sums:
-            absolute = out.abs_()
-            influence.add_(absolute.sum(1) @ absolute)
-        else:
-            out.sum()
+        with RowTable(len(some), len(columns), frozen.embed, None).writing() as out:
+            descent.run(some.vectors, some.positions, some.site, out)
+            if sums:
+                absolute = out.abs_()
+                influence.add_(absolute.sum(1) @ absolute)
+            else:
+                out.sum()
 
     for layer in range(columns.n_layers + 1):
         began = clock()
@@ -127,7 +127,7 @@ def _time_climb(frozen: FrozenPrompt, columns: Columns, keep: list[Tensor], targ
 
     def put(place: slice, there: Int[Tensor, " source"], edges: Tensor) -> None:
         rows = RowTable(place.stop - place.start, n_sources, frozen.embed, None).edges
-        rows[:, there] = edges
+        rows[:, there.cpu()] = edges.cpu()
         rows.sum()
 
     def timed(columns: Columns, outputs: HeadOutputs | None, heads: list[tuple[slice, OutputReaders]]) -> float:

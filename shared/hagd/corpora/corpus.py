@@ -38,6 +38,8 @@ class Corpus:
     """What each token is called, for readers; may be empty."""
     n_prompts: int = 0
     """How many documents, the last ones, are prompts of tasks: whole, however short."""
+    device: str = "cpu"
+    """Where batches are put, for who reads them; the corpus itself stays on the CPU."""
 
     @property
     def n_documents(self) -> int:
@@ -93,7 +95,7 @@ class Windows:
             tokens[:, 0] = self.corpus.bos_id
         counted = inside.clone()
         counted[:, 0] = False
-        return Batch(tokens, counted)
+        return Batch(tokens.to(self.corpus.device), counted.to(self.corpus.device))
 
 
 @dataclass(frozen=True)

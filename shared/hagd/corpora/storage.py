@@ -29,8 +29,8 @@ def corpus_to_document(corpus: Corpus, provenance: Mapping[str, Any]) -> Documen
     )
 
 
-def corpus_from_document(document: Document) -> Corpus:
-    """Read what `corpus_to_document` wrote.
+def corpus_from_document(document: Document, device: str = "cpu") -> Corpus:
+    """Read what `corpus_to_document` wrote, to be read by a model on some device.
 
     Raises:
         CorruptArtifactError: it is of another kind, or its parts do not belong together.
@@ -49,6 +49,7 @@ def corpus_from_document(document: Document) -> Corpus:
             None if content["bos_id"] is None else int(content["bos_id"]),
             tuple(map(str, content["vocabulary"])),
             int(content.get("n_prompts", 0)),
+            device,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptArtifactError(f"the corpus lacks a part: {error}", "prepare the corpus again") from error

@@ -150,9 +150,17 @@ def store_of(settings: ServiceSettings) -> Path | S3Place | None:
 
 def _executor(settings: ServiceSettings) -> ExecutorSettings:
     if settings.executor != "ray":
-        return ExecutorSettings(settings.executor, settings.workers)
+        return ExecutorSettings(settings.executor, settings.workers, device=settings.device)
     memory = None if settings.ray_memory_gib is None else int(settings.ray_memory_gib * _GIB)
     cpus = float(settings.threads or 1) if settings.ray_cpus is None else settings.ray_cpus
     idle_time = timedelta(seconds=settings.ray_idle_seconds)
-    pool = RaySettings(settings.ray_address, settings.workers, cpus, settings.ray_gpus, memory, idle_time)
+    pool = RaySettings(
+        settings.ray_address,
+        settings.workers,
+        cpus,
+        settings.ray_gpus,
+        memory,
+        idle_time,
+        device=settings.device,
+    )
     return ExecutorSettings("ray", settings.workers, pool)

@@ -10,6 +10,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from hagd.events.kafka.settings import Security
+from hagd.execution.devices import DeviceKind
 from hagd.execution.selection import Kind
 
 PREFIX = "HAGD_"
@@ -46,6 +47,7 @@ class ServiceSettings(BaseSettings):
     executor: Kind = Field("process", description="where tasks run")
     workers: int = Field(1, description="tasks at a time")
     threads: int | None = Field(None, ge=1, description="CPU threads of a worker; all, shared out, by default")
+    device: DeviceKind = Field("auto", description="what tasks compute on; auto is a GPU where Ray reserves one")
     ray_address: str = Field("auto", description="host:port of the cluster; 'auto' is RAY_ADDRESS, else this machine's")
     ray_cpus: float | None = Field(None, description="CPUs that a Ray worker reserves; as many as threads by default")
     ray_gpus: float = Field(0.0, description="GPUs that a Ray worker reserves: 0, a part of one, or whole ones")

@@ -110,8 +110,8 @@ _PARTS = ("w_enc", "b_enc", "w_dec", "b_dec", "w_skip", "threshold")
 _OPTIONAL = ("w_skip", "threshold")
 
 
-def cross_layer_from_document(document: Document) -> CrossLayerTranscoder:
-    """Read what `cross_layer_to_document` wrote.
+def cross_layer_from_document(document: Document, device: str = "cpu") -> CrossLayerTranscoder:
+    """Read what `cross_layer_to_document` wrote, to some device.
 
     Raises:
         CorruptArtifactError: the document is not of this version, or a part is missing or has the wrong shape.
@@ -125,7 +125,7 @@ def cross_layer_from_document(document: Document) -> CrossLayerTranscoder:
         if content["activation"] not in ACTIVATIONS:
             raise ValueError(f"the activation {content['activation']!r} is unknown")
         parts = {
-            name: tuple(_tensor(document, f"{layer}.{name}") for layer in range(int(content["layers"])))
+            name: tuple(_tensor(document, f"{layer}.{name}").to(device) for layer in range(int(content["layers"])))
             for name in _PARTS
             if name not in _OPTIONAL or f"0.{name}" in document.tensors
         }

@@ -25,17 +25,17 @@ class LeastSquares:
     count: int = 0
 
     @staticmethod
-    def empty(d_in: int, d_out: int) -> "LeastSquares":
-        """Start without tokens."""
+    def empty(d_in: int, d_out: int, device: torch.device | str = "cpu") -> "LeastSquares":
+        """Start without tokens, on the device where they will come from."""
 
         def zeros(*shape: int) -> Tensor:
-            return torch.zeros(shape, dtype=torch.float64)
+            return torch.zeros(shape, dtype=torch.float64, device=device)
 
         return LeastSquares(zeros(d_in, d_in), zeros(d_in, d_out), zeros(d_in), zeros(d_out))
 
     def add(self, x: Float[Tensor, "token d_in"], out: Float[Tensor, "token d_out"]) -> None:
         """Take in tokens."""
-        inputs, outputs = x.double().cpu(), out.double().cpu()
+        inputs, outputs = x.double(), out.double()
         self.gram += inputs.T @ inputs
         self.cross += inputs.T @ outputs
         self.sum_in += inputs.sum(0)
@@ -48,5 +48,5 @@ class LeastSquares:
         gram = self.gram - self.count * torch.outer(mean_in, mean_in)
         cross = self.cross - self.count * torch.outer(mean_in, mean_out)
         scale = gram.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
-        weight = torch.linalg.solve(gram + RIDGE * scale * torch.eye(len(gram), dtype=torch.float64), cross)
+        weight = torch.linalg.solve(gram + RIDGE * scale * torch.eye(len(gram)).to(gram), cross)
         return weight, mean_out - mean_in @ weight

@@ -38,8 +38,8 @@ def dictionaries_to_document(dictionaries: Mapping[int, Dictionary], metrics: Ma
     return Document({"schema": SCHEMA, "layers": layers, "metrics": dict(metrics)}, tensors)
 
 
-def dictionaries_from_document(document: Document) -> dict[int, Dictionary]:
-    """Read what `dictionaries_to_document` wrote.
+def dictionaries_from_document(document: Document, device: str = "cpu") -> dict[int, Dictionary]:
+    """Read what `dictionaries_to_document` wrote, to some device.
 
     Raises:
         CorruptArtifactError: the document is not of this version, or a part is missing or has the wrong shape.
@@ -50,7 +50,7 @@ def dictionaries_from_document(document: Document) -> dict[int, Dictionary]:
             "run the transcoder stage again",
         )
     try:
-        return {int(entry["layer"]): _read(document, entry) for entry in document.content["layers"]}
+        return {int(entry["layer"]): _read(document, entry, device) for entry in document.content["layers"]}
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptArtifactError(
             f"the dictionaries lack a part: {error}", "run the transcoder stage again"
@@ -64,14 +64,14 @@ def any_dictionaries_to_document(dictionaries: Dictionaries, metrics: Mapping[st
     return dictionaries_to_document(dictionaries, metrics)
 
 
-def any_dictionaries_from_document(document: Document) -> Dictionaries:
+def any_dictionaries_from_document(document: Document, device: str = "cpu") -> Dictionaries:
     """Read dictionaries of layers, or a transcoder across layers; errors as in `dictionaries_from_document`."""
     if document.content.get("schema") == cross_layer.SCHEMA:
-        return cross_layer_from_document(document)
-    return dictionaries_from_document(document)
+        return cross_layer_from_document(document, device)
+    return dictionaries_from_document(document, device)
 
 
-def _read(document: Document, entry: Mapping[str, Any]) -> Dictionary:
+def _read(document: Document, entry: Mapping[str, Any], device: str) -> Dictionary:
     layer = int(entry["layer"])
     if entry["kind"] not in get_args(DictionaryKind) or entry["activation"] not in ACTIVATIONS:
         raise ValueError(f"layer {layer} is of an unknown kind or activation")
@@ -79,7 +79,8 @@ def _read(document: Document, entry: Mapping[str, Any]) -> Dictionary:
     if ranked_by not in get_args(Ranking):
         raise ValueError(f"layer {layer} ranks its features by {ranked_by!r}")
     there = [name for name in _OPTIONAL if f"{layer}.{name}" in document.tensors]
-    parts = {name: torch.from_numpy(document.tensors[f"{layer}.{name}"].copy()) for name in (*_REQUIRED, *there)}
+    arrays = {name: document.tensors[f"{layer}.{name}"] for name in (*_REQUIRED, *there)}
+    parts = {name: torch.from_numpy(array.copy()).to(device) for name, array in arrays.items()}
     check_shapes(layer, parts)
     k = None if entry["k"] is None else int(entry["k"])
     if layer < 0 or (k is not None and not 0 < k <= len(parts["b_enc"])):

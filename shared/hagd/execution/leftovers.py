@@ -2,6 +2,7 @@
 
 import gc
 import sys
+from typing import Any
 
 
 class Leftovers:
@@ -13,6 +14,11 @@ class Leftovers:
     def collect(self) -> None:
         """Collect garbage; takes milliseconds only after a task that has loaded modules."""
         gc.collect()
+        # Looked up, not imported, as where tasks are run.
+        torch: Any = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_initialized():
+            # torch would keep it for the next task, and others may share the GPU.
+            torch.cuda.empty_cache()
         if len(sys.modules) != self._modules:
             self._modules = len(sys.modules)
             gc.freeze()

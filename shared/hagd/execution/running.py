@@ -19,6 +19,7 @@ from hagd.artifacts.location import scratch_folder
 from hagd.artifacts.store import ArtifactStore, get_document, put_document
 from hagd.errors import CancelledError, HagdError, StageError
 from hagd.execution.checkpoints import load_checkpoint, save_checkpoint
+from hagd.execution.devices import CPU, Devices
 from hagd.execution.executor import Task, TaskProgress, TaskResult
 from hagd.pipeline.contract import StageFunction
 
@@ -31,7 +32,11 @@ class TaskContext:
     store: ArtifactStore
     on_progress: TaskProgress
     should_stop: Callable[[], bool]
+    devices: Devices
     has_checkpoints: bool = field(default=False, init=False)
+    asked_device: str = field(default=CPU, init=False)
+    """Where the task computes, as far as it has asked."""
+    world_size: int = field(default=1, init=False)
 
     def progress(self, done: float, total: float, message: str) -> None:
         if self.should_stop():
@@ -48,6 +53,10 @@ class TaskContext:
     def scratch_folder(self) -> Path:
         return scratch_folder(self.store.location)
 
+    def device(self, rank: int = 0, world_size: int = 1) -> str:
+        self.asked_device, self.world_size = self.devices.of_rank(rank), world_size
+        return self.asked_device
+
 
 def run_task(
     task: Task,
@@ -55,8 +64,9 @@ def run_task(
     on_progress: TaskProgress,
     should_stop: Callable[[], bool],
     threads: int | None = None,
+    devices: Devices | None = None,
 ) -> TaskResult:
-    """Run a task in this process.
+    """Run a task in this process, on the processor unless `devices` say otherwise.
 
     Raises:
         CancelledError: `should_stop` became true and the stage reported progress.
@@ -68,15 +78,14 @@ def run_task(
     function = load_function(task.run)
     if threads is not None:
         _limit_torch_threads(threads)
-    context = TaskContext(task, store, on_progress, should_stop)
+    context = TaskContext(task, store, on_progress, should_stop, devices or Devices())
     inputs = {role: get_document(store, ref) for role, ref in task.inputs.items()}
     documents = function(inputs, task.config, context)
     _check_roles(task, documents)
     outputs = {role: put_document(store, documents[role]) for role in task.outputs}
     seconds, verdict = time.monotonic() - started, _verdict([documents[role] for role in task.outputs])
-    return TaskResult(
-        outputs, compute_fingerprint(threads), seconds, peak_rss_bytes(), context.has_checkpoints, verdict
-    )
+    fingerprint = compute_fingerprint(threads, context.asked_device, context.world_size)
+    return TaskResult(outputs, fingerprint, seconds, peak_rss_bytes(), context.has_checkpoints, verdict)
 
 
 def load_function(path: str) -> StageFunction:
@@ -94,20 +103,29 @@ def load_function(path: str) -> StageFunction:
         ) from error
 
 
-def compute_fingerprint(threads: int | None) -> dict[str, Any]:
-    """Give what may change the bytes of a result though its task key is the same."""
+def compute_fingerprint(threads: int | None, device: str = CPU, world_size: int = 1) -> dict[str, Any]:
+    """Give what may change the bytes of a result though its task key is the same.
+
+    Products in another precision, which a stage's config asks for, are in that key.
+    """
     found: dict[str, Any] = {
         "python": platform.python_version(),
         "machine": platform.machine(),
         "numpy": np.__version__,
-        "device": "cpu",
+        "device": device.partition(":")[0],
         "threads": threads or 0,
+        "world_size": world_size,
     }
     # Looked up, not imported: a stage that does without torch must not pay for it.
     torch: Any = sys.modules.get("torch")
     if torch is not None:
         found |= {"torch": str(torch.__version__), "threads": int(torch.get_num_threads())}
         found["cpu_capability"] = str(torch.backends.cpu.get_cpu_capability())
+        found["dtype"] = str(torch.get_default_dtype()).removeprefix("torch.")
+        if device != CPU:
+            found |= {"device_name": str(torch.cuda.get_device_name(device)), "cuda": str(torch.version.cuda)}
+            # Whether products of float32 are taken in TF32.
+            found["float32_products"] = str(torch.get_float32_matmul_precision())
     return found
 
 

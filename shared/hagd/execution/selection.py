@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from hagd.errors import InvalidInputError, UsageError
+from hagd.execution.devices import DEVICE_VARIABLE, DeviceKind, Devices
 from hagd.execution.executor import Executor
 from hagd.execution.inline import InlineExecutor
 from hagd.execution.pooled import PooledExecutor
@@ -30,6 +31,8 @@ class ExecutorSettings:
     """Tasks at a time."""
     ray: RaySettings | None = None
     """For kind `ray`."""
+    device: DeviceKind = "auto"
+    """What tasks compute on, as `Devices` says; for kind `ray` its own settings say it."""
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -54,12 +57,13 @@ def open_executor(
         UsageError: Ray is asked for and not installed.
     """
     if settings.kind == "inline":
-        return InlineExecutor()
+        return InlineExecutor(Devices(settings.device))
     if settings.kind == "ray":
         return _ray_executor(settings)
     share = threads or max(1, available_threads() // settings.workers)
+    variables = {**(environment or {}), DEVICE_VARIABLE: settings.device}
     executors = [
-        ProcessExecutor(threads=share, log_path=log_path, environment=environment) for _ in range(settings.workers)
+        ProcessExecutor(threads=share, log_path=log_path, environment=variables) for _ in range(settings.workers)
     ]
     return executors[0] if len(executors) == 1 else PooledExecutor(executors)
 

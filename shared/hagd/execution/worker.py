@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, Final
 
 from hagd.artifacts.location import open_store
+from hagd.execution.devices import Devices
 from hagd.execution.executor import TaskProgress
 from hagd.execution.leftovers import Leftovers
 from hagd.execution.observing import observed
@@ -36,12 +37,13 @@ def answer_task(
     on_progress: TaskProgress,
     should_stop: Callable[[], bool],
     threads: int | None,
+    devices: Devices,
 ) -> dict[str, Any]:
     """Run a task given as JSON on the store at an address; give a result or a failure as JSON, and raise nothing."""
     given = task_from_json(task)
     try:
         with observed(given):
-            result = run_task(given, ObservedStore(open_store(store)), on_progress, should_stop, threads)
+            result = run_task(given, ObservedStore(open_store(store)), on_progress, should_stop, threads, devices)
         return {"type": "result", "result": result_to_json(result)}
     except Exception as error:
         return {"type": "failure", "failure": failure_of(error).to_json()}
@@ -51,8 +53,8 @@ def answer_task(
 
 
 class _Worker:
-    def __init__(self, inbox: BinaryIO, outbox: BinaryIO, threads: int | None) -> None:
-        self._inbox, self._outbox, self._threads = inbox, outbox, threads
+    def __init__(self, inbox: BinaryIO, outbox: BinaryIO, threads: int | None, devices: Devices) -> None:
+        self._inbox, self._outbox, self._threads, self._devices = inbox, outbox, threads, devices
         self._tasks: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._progress_at = 0.0
@@ -78,7 +80,8 @@ class _Worker:
     def _answer(self, message: dict[str, Any]) -> dict[str, Any]:
         # The first report of a task is never held back, however soon it follows the last one of the task before.
         self._progress_at = -math.inf
-        return answer_task(message["task"], message["store"], self._progress, self._stop.is_set, self._threads)
+        task, store = message["task"], message["store"]
+        return answer_task(task, store, self._progress, self._stop.is_set, self._threads, self._devices)
 
     def _progress(self, done: float, total: float, message: str) -> None:
         now = time.monotonic()
@@ -96,7 +99,7 @@ def main() -> None:
     configure_logging(json_lines=True, service="worker")
     configure_tracing("worker")
     threads = os.environ.get(THREADS_VARIABLE)
-    _Worker(sys.stdin.buffer, outbox, int(threads) if threads else None).serve()
+    _Worker(sys.stdin.buffer, outbox, int(threads) if threads else None, Devices.of_environment()).serve()
 
 
 if __name__ == "__main__":

@@ -30,13 +30,14 @@ def model_to_document(model: LanguageModel) -> Document:
     return Document(_header(model.config), arrays)
 
 
-def model_from_document(document: Document) -> LanguageModel:
-    """Read what `model_to_document` wrote. The weights share memory with the document: never write to them.
+def model_from_document(document: Document, device: str = "cpu") -> LanguageModel:
+    """Read what `model_to_document` wrote, to some device. On the CPU the weights share memory with the document: never
+    write to them.
 
     Raises:
         CorruptArtifactError: the document is not a model, is from another version, or is incomplete.
     """
-    tensors = {name: _share(array) for name, array in document.tensors.items()}
+    tensors = {name: _share(array).to(device) for name, array in document.tensors.items()}
     return _build(document.content, tensors)
 
 

@@ -40,6 +40,15 @@ class StageContext(Protocol):
         """Give a folder for nameless files, on the disk of the run where that is one of this machine."""
         ...
 
+    def device(self, rank: int = 0, world_size: int = 1) -> str:
+        """Give where this task computes, as torch names it: `cpu`, or `cuda:0`. What it gives is on the CPU, always.
+
+        Args:
+            rank: which of the processes that share the task asks; each has a device of its own while there are some.
+            world_size: how many they are.
+        """
+        ...
+
 
 StageFunction = Callable[[Mapping[str, Document], Config, StageContext], Mapping[str, Document]]
 

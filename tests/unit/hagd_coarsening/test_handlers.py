@@ -35,6 +35,10 @@ class Recorder:
     def scratch_folder(self) -> Path:
         raise AssertionError("this stage is small")
 
+    def device(self, rank: int = 0, world_size: int = 1) -> str:
+        del rank, world_size
+        raise AssertionError("this stage is small")
+
 
 def inputs(subject: Subject) -> dict[str, Document]:
     subject = in_single_precision(subject)

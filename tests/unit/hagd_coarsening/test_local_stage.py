@@ -20,6 +20,7 @@ from hagd_coarsening import local_stage
 from hagd_coarsening.local_estimate import estimate
 from hagd_coarsening.local_handlers import STAGE
 from hagd_coarsening.local_stage import run
+from pretended_gpu import GPUS, GpuOfTest, pretended_gpu
 from unit.hagd_coarsening.tiny import in_single_precision, tiny_subject
 
 TOKENS = np.array([3, 11, 7, 3, 19, 2])
@@ -101,9 +102,30 @@ def test_a_prompt_that_memory_does_not_hold_is_refused_before_it_is_run(monkeypa
 
 
 def test_what_would_be_refused_is_refused_by_its_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_stage, "available_bytes", lambda: 1000)
+    monkeypatch.setattr(local_stage, "available_bytes", lambda _device: 1000)
     monkeypatch.setattr(local_stage, "require_room", lambda *_given: None)
     for start in (run, estimate):
         with pytest.raises(InvalidInputError, match="GiB of disk") as refused:
             start(inputs(), {}, RecordingContext())
         assert "nodes" in refused.value.hint or "shorter prompt" in refused.value.hint
+
+
+@pytest.mark.parametrize("gpu", GPUS)
+@pytest.mark.parametrize("config", [{}, {"nodes": 13}, {"heads": True}, {"nodes": 13, "heads": True, "half": True}])
+def test_the_graph_of_a_gpu_is_that_of_the_cpu(config: dict[str, Any], gpu: GpuOfTest, tmp_path: Path) -> None:
+    expected = run(inputs(), config, RecordingContext())["local_graph"]
+    for spill in ("never", "always"):
+        with gpu() as place:
+            context = RecordingContext(scratch=tmp_path, place=place)
+            found = run(inputs(), {**config, "spill": spill}, context)["local_graph"]
+        assert found.content == expected.content
+        for name, tensor in expected.tensors.items():
+            np.testing.assert_allclose(found.tensors[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("config", [{"nodes": 13}, {"nodes": 13, "heads": True}])
+def test_rows_on_a_gpu_are_timed(config: dict[str, Any]) -> None:
+    with pretended_gpu() as place:
+        told = estimate(inputs(), config, RecordingContext(place=place))["estimate"].content
+    assert told["memory_bytes"]["held"] == 0
+    assert told["seconds"]["edges"] >= 0

@@ -89,7 +89,7 @@ def test_training_that_does_not_fit_is_refused_before_it_begins(monkeypatch: pyt
     needed = memory_of(read_config(CONFIG), plan_of(CONFIG, documents), MODEL, documents)
     require_memory(needed, int(needed.peak_bytes / 0.9) + 2)
     context = RecordingContext()
-    monkeypatch.setattr(corpus_dictionaries, "available_bytes", lambda: needed.peak_bytes)
+    monkeypatch.setattr(corpus_dictionaries, "available_bytes", lambda _device: needed.peak_bytes)
     for start in (run, run_shard):
         with pytest.raises(InvalidInputError, match="GiB") as refused:
             start(inputs(), CONFIG if start is run else {**CONFIG, "shard": 0}, context)

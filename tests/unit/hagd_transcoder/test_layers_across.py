@@ -274,8 +274,8 @@ def test_memory_is_that_of_all_layers_and_of_every_decoder(decoders: str, blocks
 
 
 def test_what_does_not_fit_is_refused_before_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpus_estimate, "available_bytes", lambda: 1000)
-    monkeypatch.setattr(corpus_dictionaries, "available_bytes", lambda: 1000)
+    monkeypatch.setattr(corpus_estimate, "available_bytes", lambda _device: 1000)
+    monkeypatch.setattr(corpus_dictionaries, "available_bytes", lambda _device: 1000)
     for start in (corpus_estimate.estimate, run):
         context = RecordingContext()
         with pytest.raises(InvalidInputError, match="GiB"):

@@ -270,7 +270,7 @@ def restore_trainers(trainers: Mapping[int, SparseTrainer], arrays: Mapping[str,
         prefix = f"{layer}."
         trainer.restore(
             {
-                name.removeprefix(prefix): torch.from_numpy(array.copy())
+                name.removeprefix(prefix): torch.from_numpy(array.copy()).to(trainer.idle.device)
                 for name, array in arrays.items()
                 if name.startswith(prefix)
             }

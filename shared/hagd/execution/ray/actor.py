@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from hagd.execution.devices import Devices
     from hagd.execution.leftovers import Leftovers
 
 _THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -20,12 +21,13 @@ _THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_
 class RayWorker:
     """An actor. Ray calls it from two threads: one runs the task, one answers for it."""
 
-    def __init__(self, threads: int, gpus: float) -> None:
+    def __init__(self, threads: int, gpus: float, device: str) -> None:
         """Set up a process that was started for this actor alone.
 
         Args:
             threads: CPU threads of tasks.
             gpus: what the actor reserved. Ray hides GPUs only from those who reserved others.
+            device: what tasks compute on, a `DeviceKind`.
         """
         self._threads = threads
         self._lock = threading.Lock()
@@ -34,7 +36,8 @@ class RayWorker:
         os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
         if not gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        self._answer, self._leftovers = _load()
+        self._answer, self._leftovers, devices = _load()
+        self._devices = devices(device, gpus > 0)
 
     def run(self, number: int, task: str, store: str) -> str:
         """Run a task on the store at an address; give the answer of `hagd.execution.worker`, as JSON.
@@ -43,7 +46,8 @@ class RayWorker:
         """
         with self._lock:
             self._news = None
-        answer = self._answer(json.loads(task), store, self._progress, lambda: self._stopped >= number, self._threads)
+        given, stopped = json.loads(task), lambda: self._stopped >= number
+        answer = self._answer(given, store, self._progress, stopped, self._threads, self._devices)
         self._leftovers.collect()
         return json.dumps({**answer, "progress": self._take_news()}, allow_nan=False)
 
@@ -66,8 +70,9 @@ class RayWorker:
         return news
 
 
-def _load() -> "tuple[Callable[..., dict[str, Any]], Leftovers]":
+def _load() -> "tuple[Callable[..., dict[str, Any]], Leftovers, type[Devices]]":
     # Not at the top: numpy reads the variables of `__init__` when it is loaded, and this module is loaded before.
+    from hagd.execution.devices import Devices  # noqa: PLC0415
     from hagd.execution.leftovers import Leftovers  # noqa: PLC0415
     from hagd.execution.worker import answer_task  # noqa: PLC0415
     from hagd.telemetry.logs import configure_logging  # noqa: PLC0415
@@ -75,4 +80,4 @@ def _load() -> "tuple[Callable[..., dict[str, Any]], Leftovers]":
 
     configure_logging(json_lines=True, service="worker")
     configure_tracing("worker")
-    return answer_task, Leftovers()
+    return answer_task, Leftovers(), Devices

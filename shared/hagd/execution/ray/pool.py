@@ -152,7 +152,7 @@ def _new_actor(settings: RaySettings) -> Any:
         options["memory"] = settings.memory_bytes
     # One thread for the task and one for who asks about it. Restarts and repetitions are for the stage's loop.
     actor = remote.options(**options, max_restarts=0, max_task_retries=0, max_concurrency=2)
-    return actor.remote(settings.threads, settings.gpus)
+    return actor.remote(settings.threads, settings.gpus, settings.device)
 
 
 def _is_alive(worker: Worker) -> bool:

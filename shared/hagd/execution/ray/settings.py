@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Final
 
 from hagd.errors import InvalidInputError
+from hagd.execution.devices import DeviceKind
 
 _CLIENT_SCHEME: Final = "ray://"
 
@@ -35,6 +36,8 @@ class RaySettings:
     """How long a worker may wait for a place, which includes starting a node."""
     max_tasks: int = 32
     """Tasks after which a worker is replaced, which bounds what leaks."""
+    device: DeviceKind = "auto"
+    """What tasks compute on: `auto` is a GPU where workers reserve some."""
 
     def __post_init__(self) -> None:
         if self.address.startswith(_CLIENT_SCHEME):
@@ -51,6 +54,10 @@ class RaySettings:
             raise InvalidInputError(
                 f"no Ray worker can have {self.cpus:g} CPUs and {self.gpus:g} GPUs",
                 "GPUs are 0, a part of one, or whole ones",
+            )
+        if self.device == "cuda" and not self.gpus:
+            raise InvalidInputError(
+                "Ray workers are to compute on a GPU, and reserve none", "reserve one, or a part, with --ray-gpus"
             )
 
     @property
