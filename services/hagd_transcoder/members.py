@@ -180,6 +180,10 @@ class _First:
     def scratch_folder(self) -> Path:
         return self._context.scratch_folder()
 
+    def device(self, rank: int = 0, world_size: int = 1) -> str:  # noqa: ARG002
+        """Give the one over which members speak."""
+        return "cpu"
+
 
 class _Other:
     """The context of another member: it tells nobody and keeps nothing."""
@@ -200,6 +204,10 @@ class _Other:
 
     def scratch_folder(self) -> Path:
         return Path(tempfile.gettempdir())
+
+    def device(self, rank: int = 0, world_size: int = 1) -> str:  # noqa: ARG002
+        """Give that of the first."""
+        return "cpu"
 
 
 def _spread(group: Group, document: Document) -> None:
