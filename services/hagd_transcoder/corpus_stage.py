@@ -80,6 +80,12 @@ def _tokenised(
         context.progress(total, config.most_tokens, f"reading text, {len(pieces)} documents")
         if total >= config.most_tokens:
             break
+    if len(pieces) == 1 and total >= config.most_tokens:
+        raise InvalidInputError(
+            f"one document fills the {config.most_tokens} tokens of corpus.most_tokens; one is held out, "
+            "so two are needed",
+            "raise corpus.most_tokens, or cut the document",
+        )
     if len(pieces) < 2:
         raise InvalidInputError(
             f"the text has {len(pieces)} documents of {SHORTEST_WINDOW} tokens or more; one is held out, "

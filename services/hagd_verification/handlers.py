@@ -16,7 +16,8 @@ class VerificationConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     draws: Count | None = None
-    """Random circuits of each null: 999 on small models; on large ones 99 of the matched, 49 of the uniform null."""
+    """Random circuits of each null: 999 on small models; on large ones 99 of the matched, 49 of the uniform null. Fewer
+    than 1/alpha - 1 exclude nothing."""
     sequential: bool | None = None
     """Stop a random test at its tenth exceedance; on for models above ten million parameters."""
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.9

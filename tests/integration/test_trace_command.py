@@ -70,6 +70,12 @@ def test_the_strongest_part_can_be_listed_and_exported(ask: CommandLine, traced:
     assert from_neuronpedia(content).targets[0].token == ok(ask(*BUILD)).data["targets"][0]["token"]
 
 
+def test_a_trace_trained_and_measured_no_dictionaries(ask: CommandLine) -> None:
+    for command in (("convert", "x", "--model", "smollm2", "--out", "y"), ("eval", "x")):
+        found = ask("transcoder", *command, "--json")
+        assert (found.code, found.error["kind"]) == (1, "run"), command
+
+
 def test_an_edge_from_another_position_is_carried_by_heads(ask: CommandLine) -> None:
     found = ok(ask("graph", "heads", "x", "--into", "target.0", "--from", "token@3", "--json")).data
     carried = sum(head["weight"] for head in found["heads"])

@@ -103,7 +103,7 @@ def lacks_sufficiency(evidence: Evidence, threshold: float, alpha: float) -> lis
     if evidence.matched_p is None:
         found.append("matched random circuits cannot differ from this one")
     elif evidence.matched_p > alpha:
-        found.append(f"matched random circuits do as well (p = {evidence.matched_p:.3g}, allowed {alpha})")
+        found.append(f"matched random circuits are not excluded (p = {evidence.matched_p:.3g}, allowed {alpha})")
     tested = evidence.equivalence_p is not None and evidence.n_prompts >= FEWEST_FOR_EQUIVALENCE
     equivalent = tested and evidence.equivalence_p is not None and evidence.equivalence_p < EQUIVALENCE_ALPHA
     if not equivalent and evidence.preserved.low <= threshold:

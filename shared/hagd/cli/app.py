@@ -50,7 +50,15 @@ def _version(asked: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[  # typer calls `_version` before this
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+        bool,
+        # Its variable would be HAGD_VERSION, which others set for their own ends.
+        typer.Option(
+            "--version",
+            callback=_version,
+            is_eager=True,
+            allow_from_autoenv=False,
+            help="Print the version and stop.",
+        ),
     ] = False,
 ) -> None:
     """Every command that reads takes --json. Exit codes: 0 ok, 1 failed, 2 usage, 3 verdict, 4 unavailable."""

@@ -9,7 +9,7 @@ import typer
 
 from hagd.cli.options import JsonFlag, RunIdOption
 from hagd.cli.output import say, write_fields, write_json, write_table
-from hagd.errors import InvalidInputError
+from hagd.errors import InvalidInputError, RunError
 
 if TYPE_CHECKING:
     from hagd.dictionaries.formats.conversion import Converted
@@ -105,7 +105,9 @@ def read_run(folder: Path, run_id: str | None = None) -> "Found":
     from hagd.extraction.roles import DICTIONARIES, MODEL  # noqa: PLC0415
 
     run = OpenRun.open(folder, run_id)
-    document, provenance = run.document(DICTIONARIES), run.document(MODEL).content["provenance"]
+    document, provenance = run.document(DICTIONARIES), run.document(MODEL).content.get("provenance")
+    if provenance is None:
+        raise RunError("this run trained no dictionaries", "name the folder of a `hagd transcoder train`")
     source = provenance.get("source", {})
     return Found(
         source_format="hagd-run",

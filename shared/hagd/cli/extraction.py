@@ -130,6 +130,8 @@ def _write_verdict(status: str, verification: Mapping[str, Any]) -> None:
             "p": matched.get("p"),
         }
     )
+    for reason in verification.get("reasons", []):
+        write_line(f"not more, because {reason}")
 
 
 @with_settings

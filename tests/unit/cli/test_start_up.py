@@ -1,6 +1,7 @@
 """The command line and the package start without anything heavy: what makes `hagd --help` fast, checked by cause."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -19,6 +20,12 @@ def loaded_by(script: str) -> set[str]:
 def test_help_loads_nothing_heavy(command: str) -> None:
     loaded = loaded_by(f"from hagd.cli.app import run\nassert run([{command!r}]) == 0")
     assert not loaded & set(HEAVY)
+
+
+def test_a_variable_that_others_set_is_no_wish_for_the_version() -> None:
+    command = [sys.executable, "-c", "from hagd.cli.app import run\nrun(['run', 'list', '--help'])"]
+    done = subprocess.run(command, env={**os.environ, "HAGD_VERSION": "7"}, capture_output=True, text=True, check=True)
+    assert "--stalled" in done.stdout
 
 
 def test_the_help_of_a_command_loads_nothing_that_computes() -> None:

@@ -113,7 +113,7 @@ def test_a_circuit_of_decoys_is_refuted() -> None:
         "data"
     ]
     assert (found["verdict"], found["scope"]) == ("refuted", None)
-    assert any("matched random circuits do as well" in reason for reason in found["reasons"])
+    assert any("matched random circuits are not excluded" in reason for reason in found["reasons"])
 
 
 def test_a_model_that_does_not_know_the_task_allows_no_claim() -> None:

@@ -33,7 +33,7 @@ LOW = Interval(0.85, 0.8, 0.9)
         ({"preserved": LOW, "n_prompts": 199}, "refuted", None, "lower bound of preservation is 0.800"),
         ({"preserved": Interval(0.95, 0.9, 1.0), "equivalence_p": 0.2}, "refuted", None, "not above 0.9"),
         ({"matched_p": 0.01}, "verified", "feature-level", None),
-        ({"matched_p": 0.011}, "refuted", None, "matched random circuits do as well (p = 0.011, allowed 0.01)"),
+        ({"matched_p": 0.011}, "refuted", None, "matched random circuits are not excluded (p = 0.011, allowed 0.01)"),
         ({"matched_p": None}, "refuted", None, "cannot differ"),
         ({"feature_share": None}, "verified", "component-level", "holds no features"),
         ({"feature_share": Interval(0.1, 0.0, 0.2)}, "verified", "component-level", "reaches 0.000"),
