@@ -38,6 +38,8 @@ PASSES: Final = 3
 """How often both sides read the tokens, where floors are asked."""
 FINETUNED: Final = 0.2
 """Share of what is read, the last of it, on which our dictionaries learn together."""
+BALANCE: Final = 0.05
+"""How fast rare features are favoured: the more often tokens are read, the more features would die."""
 RECIPES: Final = ((2048, 5e-3), (256, 2e-3), (128, 2e-3))
 """Tokens per step and learning rate of theirs; the best for each layer counts."""
 _CORPUS_BYTES: Final = 3_000_000
@@ -73,7 +75,14 @@ class _Trained(NamedTuple):
 def _measure_ours(model: LanguageModel, corpus: Corpus, seen: Windows, passes: int, finetune: float) -> _Trained:
     tokens = passes * TOKENS
     config = CorpusTranscoderConfig(
-        n_features=FEATURES, k=K, tokens=tokens, skip=False, rule="batch-topk", batch=BATCH, finetune=finetune
+        n_features=FEATURES,
+        k=K,
+        tokens=tokens,
+        skip=False,
+        rule="batch-topk",
+        batch=BATCH,
+        balance=BALANCE,
+        finetune=finetune,
     )
     began = time.process_time()
     dictionaries = train_on_corpus(model, seen, make_plan(config, model, corpus), RecordingContext()).dictionaries
