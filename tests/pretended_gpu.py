@@ -4,7 +4,7 @@ Each operation is refused that a GPU would refuse because its tensors lie on two
 stages run, whatever depends on values. What differs between the arithmetic of devices is left to tests marked `gpu`.
 
     with PretendedGpu():
-        torch.zeros(3, device="cuda") + torch.zeros(3)      # raises MixedDevicesError
+        torch.zeros(3, device="cuda:0") + torch.zeros(3)      # raises MixedDevicesError
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -65,6 +65,10 @@ class _OnGpu(Tensor):
 
     # These torch refuses to all subclasses, or answers without asking them.
 
+    def __getitem__(self, at: Any) -> Tensor:
+        places = tuple(map(_without_list, at)) if isinstance(at, tuple) else _without_list(at)
+        return super().__getitem__(places)
+
     def tolist(self) -> Any:
         return self.held.tolist()
 
@@ -80,7 +84,7 @@ class _OnGpu(Tensor):
 
 
 class PretendedGpu(TorchDispatchMode):
-    """While it is entered, `cuda` may be asked for."""
+    """While it is entered, `cuda:0` may be asked for; `cuda` alone would make torch ask a driver which one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,6 +116,8 @@ def _tensor(made: Callable[..., Tensor], data: Any, *, device: Any = None, **nam
 def _run(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     name = func.overloadpacket.__name__
     tensors = [it for it in tree_flatten((args, kwargs))[0] if isinstance(it, Tensor)]
+    if any(it.is_meta and not isinstance(it, _OnGpu) for it in tensors):
+        raise AssertionError(f"{name} sees a tensor without values, which torch made and asked nobody")
     pretended = any(isinstance(it, _OnGpu) for it in tensors)
     if pretended:
         _refuse_mixed(name, args, tensors)
@@ -143,6 +149,10 @@ def _refuse_mixed(name: str, args: Sequence[Any], tensors: Sequence[Tensor]) -> 
     if here and any(isinstance(it, _OnGpu) for it in tensors):
         shapes = [(str(it.device), tuple(it.shape)) for it in tensors]
         raise MixedDevicesError(f"{name} sees tensors of two devices: {shapes}")
+
+
+def _without_list(place: Any) -> Any:
+    return torch.tensor(place) if isinstance(place, list) else place
 
 
 def _held(value: Any) -> Any:

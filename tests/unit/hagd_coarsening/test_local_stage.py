@@ -93,7 +93,7 @@ def test_a_prompt_that_memory_does_not_hold_is_refused_before_it_is_run(monkeypa
     def never(*_given: object, **_named: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(local_stage, "available_bytes", lambda: 1000)
+    monkeypatch.setattr(local_stage, "available_bytes", lambda _device: 1000)
     monkeypatch.setattr(local_stage, "freeze", never)
     for start in (run, estimate):
         with pytest.raises(InvalidInputError, match="running 6 tokens takes about") as refused:
