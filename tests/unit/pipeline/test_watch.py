@@ -24,6 +24,7 @@ class Slow(InlineExecutor):
     """Takes seven seconds, then does what `then` does, then works."""
 
     def __init__(self, clock: ManualClock) -> None:
+        super().__init__()
         self._clock = clock
         self.then: Callable[[], None] = lambda: None
 

@@ -9,7 +9,7 @@ from unit.pipeline.test_loop import World
 from unit.pipeline.toy_stages import STAGES
 
 
-def test_all_stages_of_a_service_together_have_as_many_places_as_workers(tmp_path: Path) -> None:
+async def test_all_stages_of_a_service_together_have_as_many_places_as_workers(tmp_path: Path) -> None:
     """A task that no worker is free for, because one of another stage has it, must not wait with a lease."""
     world, executor = World(), ExecutorSettings("inline", workers=2)
     config = ServiceConfig(Places(tmp_path), "127.0.0.1:0", executor=executor)
