@@ -5,6 +5,7 @@ write, so the residual stream is a sum over nodes and biases; `FrozenPrompt.chec
 built on it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -119,16 +120,9 @@ class FrozenPrompt:
         return Stream(tuple(before_attention), tuple(before_mlp), resid)
 
     def _written(self, number: int) -> Float[Tensor, "pos d_model"]:
-        """Give what the nodes write to a layer, each by itself: features with their values, and errors."""
-        written = self.layers[number].error
-        for source, w_dec in self.replacement.writers(number).items():
-            active = self.layers[source].features
-            where, shape = torch.stack([active.positions, active.ids]), (self.n_pos, len(w_dec))
-            # They are in order and inside of the shape, as `nonzero` gave them.
-            values = torch.sparse_coo_tensor(where, active.values, shape, is_coalesced=True, check_invariants=False)
-            dense = len(active) * _DENSE > self.n_pos * len(w_dec)
-            written = written + (values.to_dense() if dense else values) @ w_dec
-        return written
+        """Give what the nodes write to a layer."""
+        features = [layer.features for layer in self.layers]
+        return self.layers[number].error + _features_write(self.replacement, number, features, self.embed)
 
     def head_outputs(self, number: int, resid: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pos head d_head"]:
         """Give what the heads of a block make of what enters it, before their output projections."""
@@ -193,7 +187,6 @@ def freeze(
     layers: list[FrozenLayer] = []
     before_attention: list[Tensor] = []
     before_mlp: list[Tensor] = []
-    features: dict[int, Tensor] = {}
     for number, block in enumerate(model.blocks):
         before_attention.append(resid)
         x = block.norm_attention(resid)
@@ -206,10 +199,12 @@ def freeze(
         resid = attended + out
         if not torch.isfinite(resid).all():
             raise NonFiniteError(f"layer {number} gives NaN or infinity on this prompt", "check the model's weights")
-        active, error = _split(replacement, number, mlp_in, out, features, plain)
         bias, skip = replacement.bias(number), replacement.skip(number)
         written = out if bias is None else out - bias
         written = written if skip is None else written - mlp_in @ skip
+        active = _active(replacement, number, mlp_in, plain)
+        features = [*(layer.features for layer in layers), active]
+        error = written - _features_write(replacement, number, features, embed)
         layers.append(
             FrozenLayer(
                 block.norm_attention.scale(before_attention[-1]),
@@ -235,26 +230,30 @@ def freeze(
     return frozen
 
 
-def _split(
-    replacement: Replacement,
-    layer: int,
-    x: Float[Tensor, "pos d_model"],
-    out: Float[Tensor, "pos d_model"],
-    features: dict[int, Tensor],
-    plain: int,
-) -> tuple[ActiveFeatures, Float[Tensor, "pos d_model"]]:
-    """Split what an MLP writes into features and an error; `features` are those of the layers before it, if need be."""
+def _active(replacement: Replacement, layer: int, x: Float[Tensor, "pos d_model"], plain: int) -> ActiveFeatures:
+    """Give the features of a layer that are active on what its MLP reads."""
     if not replacement.has(layer):
         none = x.new_zeros(0, dtype=torch.int64)
-        return ActiveFeatures(none, none, x.new_zeros(0), x.new_zeros(0)), out
+        return ActiveFeatures(none, none, x.new_zeros(0), x.new_zeros(0))
     dense = replacement.encode(layer, x)
     dense[:plain] = 0
-    if not replacement.across:
-        # What is zero of them is most of it, and no later layer looks at it.
-        features.clear()
-    features[layer] = dense
     positions, ids = dense.nonzero(as_tuple=True)
     factor = replacement.encoder(layer).factor(x)
     values = dense[positions, ids]
     factors = torch.ones_like(values) if factor is None else factor[positions, ids]
-    return ActiveFeatures(positions, ids, values, factors), out - replacement.decode(layer, features, x)
+    return ActiveFeatures(positions, ids, values, factors)
+
+
+def _features_write(
+    replacement: Replacement, number: int, features: Sequence[ActiveFeatures], like: Float[Tensor, "pos d_model"]
+) -> Float[Tensor, "pos d_model"]:
+    """Give what features write to a layer, each by itself; `features` are those of all layers up to it."""
+    written = torch.zeros_like(like)
+    for source, w_dec in replacement.writers(number).items():
+        active = features[source]
+        where, shape = torch.stack([active.positions, active.ids]), (len(like), len(w_dec))
+        # They are in order and inside of the shape, as `nonzero` gave them.
+        values = torch.sparse_coo_tensor(where, active.values, shape, is_coalesced=True, check_invariants=False)
+        dense = len(active) * _DENSE > len(like) * len(w_dec)
+        written += (values.to_dense() if dense else values) @ w_dec
+    return written

@@ -49,8 +49,6 @@ def prompt_bytes(model: LanguageModel, replacement: Replacement, n_pos: int) -> 
     features = [replacement.n_features(layer) for layer in layers]
     kept = 2 * stream + shape.n_layers * (pattern + _STREAMS * stream)
     kept += _ACTIVE_CELLS * n_pos * sum(replacement.surely_active(layer) for layer in layers)
-    if replacement.across:
-        kept += n_pos * sum(features)
     in_a_layer = max(_SCORES * pattern, 3 * n_pos * shape.d_mlp, _DENSE * n_pos * max(features)) + _STREAMS * stream
     # It is run again to be checked, on what was frozen.
     again = 2 * shape.n_layers * stream + _STREAMS * stream + n_pos * max(features)

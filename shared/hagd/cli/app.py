@@ -26,7 +26,7 @@ from hagd.cli import (
     traces,
     transcoders,
 )
-from hagd.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, say, write_error, write_line
+from hagd.cli.output import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, drop_output, say, write_error, write_line
 from hagd.deployment.file import read_file
 from hagd.errors import HagdError, UsageError
 from hagd.telemetry.tracing import configure_tracing
@@ -104,8 +104,8 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader of stdout went away, as `head` does; python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of stdout went away, as `head` does.
+        drop_output()
         return EXIT_FAILED
     except Exception as error:
         return _unexpected(error, as_json)

@@ -6,7 +6,7 @@ import typer
 
 from hagd.cli.graphs import FormatOption, GraphFormat, ToOption
 from hagd.cli.options import JsonFlag, RunFolderArgument, RunIdOption
-from hagd.cli.output import write_fields, write_json, write_line, write_table
+from hagd.cli.output import write_fields, write_json, write_line, write_table, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,7 +130,7 @@ def export(
     run_id: RunIdOption = None,
 ) -> None:
     """Write the circuit for other tools."""
-    from hagd.extraction.drawing import network_of_circuit, write_network  # noqa: PLC0415
+    from hagd.extraction.drawing import draw_network, network_of_circuit  # noqa: PLC0415
     from hagd.extraction.result import Extraction  # noqa: PLC0415
 
-    write_network(network_of_circuit(Extraction.open(run, run_id).circuit), form.value, to)
+    write_text(draw_network(network_of_circuit(Extraction.open(run, run_id).circuit), form.value), to)

@@ -22,7 +22,7 @@ from hagd.cli.options import (
     UseOption,
     with_settings,
 )
-from hagd.cli.output import say, write_fields, write_json, write_table
+from hagd.cli.output import say, write_fields, write_json, write_table, write_text
 from hagd.cli.tracing import build_trace, prune, qk, split_by_head, take_in, write_neuronpedia
 from hagd.dictionaries.names import NEURONS
 from hagd.errors import UsageError
@@ -141,10 +141,10 @@ def export(
     run_id: RunIdOption = None,
 ) -> None:
     """Write the attribution graph for other tools; `neuronpedia` is for that of one prompt."""
-    from hagd.extraction.drawing import network_of_graph, write_network  # noqa: PLC0415
+    from hagd.extraction.drawing import draw_network, network_of_graph  # noqa: PLC0415
     from hagd.extraction.result import Extraction  # noqa: PLC0415
 
     if form is GraphFormat.neuronpedia:
         write_neuronpedia(run, to, run_id)
         return
-    write_network(network_of_graph(Extraction.open(run, run_id).graph), form.value, to)
+    write_text(draw_network(network_of_graph(Extraction.open(run, run_id).graph), form.value), to)

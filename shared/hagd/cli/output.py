@@ -4,8 +4,10 @@
 """
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from hagd.errors import HagdError
@@ -25,8 +27,37 @@ def write_json(kind: str, data: Any) -> None:
 
 
 def _write(content: Mapping[str, Any]) -> None:
-    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    sys.stdout.flush()
+    write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(text: str, to: Path | None = None) -> None:
+    """Write text to a file, or to stdout.
+
+    Raises:
+        StoreFullError, UnavailableError: the file cannot be written.
+        BrokenPipeError: who read stdout went away.
+        SystemExit: stdout cannot be written for another reason, which stderr was told.
+    """
+    if to is not None:
+        from hagd.extraction.drawing import write_whole  # noqa: PLC0415
+
+        write_whole(text, to)
+        return
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        drop_output()
+        say(f"error (unavailable): standard output cannot be written: {error.strerror}")
+        say("hint: write it elsewhere, or free space; what was computed is kept")
+        sys.exit(EXIT_FAILED)
+
+
+def drop_output() -> None:
+    """Write nothing to stdout any more: python would complain once more when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def error_to_json(error: HagdError) -> dict[str, Any]:
@@ -59,7 +90,7 @@ def say(text: str) -> None:
 
 def write_line(text: str = "") -> None:
     """Write a line of data."""
-    sys.stdout.write(text + "\n")
+    write_text(text + "\n")
 
 
 def write_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -2,7 +2,6 @@
 in the log and store that the services are set to.
 """
 
-import sys
 from collections import deque
 from datetime import timedelta
 from pathlib import Path
@@ -326,4 +325,3 @@ def logs(
         return
     for line in last:
         write_line(readable(line))
-    sys.stdout.flush()

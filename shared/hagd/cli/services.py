@@ -91,7 +91,6 @@ def up(
                 write_json("services", rows)
             else:
                 write_table(["service", "address", "pid"], [list(row.values()) for row in rows])
-                sys.stdout.flush()
             say("stop with Ctrl-C")
             code = _watch(children, received)
         badly = [child for child in children if child.process.returncode != 0]

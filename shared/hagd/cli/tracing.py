@@ -7,7 +7,7 @@ import typer
 
 from hagd.cli.extraction import calibrated, run_plan, write_plan
 from hagd.cli.options import JsonFlag, OutOption, QuietFlag, RunFolderArgument, RunIdOption, StoreOption
-from hagd.cli.output import say, write_fields, write_json, write_line, write_table
+from hagd.cli.output import say, write_fields, write_json, write_line, write_table, write_text
 from hagd.errors import UsageError
 
 if TYPE_CHECKING:
@@ -161,8 +161,6 @@ def qk(
 def write_neuronpedia(run: Path, to: Path | None, run_id: str | None) -> None:
     """Write the pruned graph of a traced prompt as the JSON that Neuronpedia shows."""
     import json  # noqa: PLC0415
-
-    from hagd.extraction.drawing import write_text  # noqa: PLC0415
 
     trace = _open(run, run_id)
     content = trace.to_neuronpedia(run.resolve().name or "graph", trace.graph.provenance.get("model", "model")[:12])

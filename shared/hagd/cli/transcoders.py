@@ -148,8 +148,9 @@ def evaluate(
             asked, source, data, any_name=any_name, out=out, store=store, threads=threads, quiet=quiet
         )
     else:
-        if model is not None:
-            raise UsageError("--model is for dictionaries that are measured on text", "add --data")
+        given = {"--model": model, "--revision": revision, "--any-name": any_name, "--set": assign, "--out": out}
+        if needless := ", ".join(name for name, value in given.items() if value):
+            raise UsageError(f"{needless} is for dictionaries that are measured on text", "add --data")
         run = source
     if layer is None:
         write_quality(run, run_id, as_json=as_json)

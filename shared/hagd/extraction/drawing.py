@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,24 +68,29 @@ def network_of_circuit(circuit: Circuit) -> Network:
     return Network(tuple(nodes.values()), tuple(shown))
 
 
-def write_network(network: Network, form: str, to: Path | None) -> None:
-    """Write a network as `json`, `graphml`, `dot` or `csv` (its edges) to a file, or to stdout.
+def draw_network(network: Network, form: str) -> str:
+    """Give a network as `json`, `graphml`, `dot` or `csv` (its edges)."""
+    return _WRITERS[form](network)
+
+
+def write_whole(text: str, to: Path) -> None:
+    """Write text to a file, which has all of it or is as it was.
 
     Raises:
         StoreFullError, UnavailableError: the file cannot be written.
     """
-    write_text(_WRITERS[form](network), to)
-
-
-def write_text(text: str, to: Path | None) -> None:
-    """Write text to a file, or to stdout; errors as in `write_network`."""
-    if to is None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-        return
+    partial = to.with_name(f".{to.name}.partial")
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
-        to.write_text(text, encoding="utf-8")
+        if to.exists() and not to.is_file():
+            # A device or a pipe is written to, and not replaced.
+            to.write_text(text, encoding="utf-8")
+            return
+        try:
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(to)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as error:
         raise storage_error(error, to) from error
 

@@ -98,6 +98,9 @@ class OpenRun:
         error = self.state.error
         if error is not None:
             return RunError(f"the run failed before it made its {role}: {error.message}", error.hint)
+        if self.state.outcome is not None:
+            made = ", ".join(sorted(self.roles)) or "nothing"
+            return RunError(f"the run ended without a {role}: it has {made}", "open a run whose stages make one")
         return RunError(
             f"the run has no {role} yet",
             f"`hagd run resume {self.root}` goes on; `hagd run status` shows how far it is",

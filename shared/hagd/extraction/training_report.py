@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from hagd.dictionaries.history import TrainingHistory, history_from_document
 from hagd.extraction.charts import Axis, Chart, colours, page
-from hagd.extraction.drawing import write_text
+from hagd.extraction.drawing import write_whole
 from hagd.extraction.opened import OpenRun
 from hagd.extraction.roles import DICTIONARIES, TRAINING
 
@@ -29,7 +29,7 @@ def write_report(run: OpenRun) -> Path:
     """
     history = history_from_document(run.document(TRAINING))
     path = run.root / REPORT
-    write_text(draw_training(history, run.data(DICTIONARIES)["metrics"]), path)
+    write_whole(draw_training(history, run.data(DICTIONARIES)["metrics"]), path)
     return path
 
 

@@ -33,6 +33,8 @@ def read_vectors(files: Iterable[Path]) -> dict[str, list[float]]:
                     f"{name!r} in {file.name} has shape {vector.shape} and dtype {vector.dtype}",
                     "give one number per dimension of the residual stream",
                 )
+            if not np.isfinite(vector).all():
+                raise InvalidInputError(f"{name!r} in {file.name} holds NaN or infinity", "check what wrote the file")
             found[name] = vector.astype(np.float64).tolist()
     return found
 

@@ -14,7 +14,7 @@ and finished stages are found again by their task keys, not by these markers.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import rfc8785
@@ -55,7 +55,7 @@ class RunStore:
         if there is not None and there.data != data:
             if _parse(there.data, key)["identity"] != identity:
                 raise RunConflictError(
-                    f"the request id {request.request_id!r} already names a run with other settings",
+                    f"a run with other settings is there already, by the same request id {request.request_id!r}",
                     "repeat the first command to resume that run, or choose another name or folder",
                 )
             self.store.replace(key, data, there.etag)
@@ -190,14 +190,11 @@ class RunStore:
             UnknownNameError: there is no such run.
         """
         request, generation = self.request(run_id), self.generation(run_id)
-        return RunState(
-            run_id,
-            request,
-            generation,
-            self.stages(run_id, generation),
-            self.outcome(run_id, generation),
-            self.is_cancelled(run_id, generation),
-        )
+        # The outcome first: what was at work when it was written ends behind it.
+        outcome, stages = self.outcome(run_id, generation), self.stages(run_id, generation)
+        if outcome is not None:
+            stages = tuple(replace(it, status="stopped") if it.status == "running" else it for it in stages)
+        return RunState(run_id, request, generation, stages, outcome, self.is_cancelled(run_id, generation))
 
     def delete(self, run_id: str) -> None:
         """Forget a run, or go on with that; its artifacts stay until they are collected.

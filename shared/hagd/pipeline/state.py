@@ -9,7 +9,7 @@ from hagd.errors import CancelledError, HagdError
 from hagd.execution.wire import Failure, error_of
 from hagd.pipeline.request import Request
 
-StageStatus = Literal["pending", "running", "done", "cached"]
+StageStatus = Literal["pending", "running", "done", "cached", "stopped"]
 OutcomeStatus = Literal["verified", "refuted", "no claim", "failed", "cancelled"]
 
 
@@ -19,7 +19,8 @@ class StageState:
 
     stage_id: str
     status: StageStatus
-    """`cached`: the result was there already, nothing was computed for this run."""
+    """`cached`: the result was there already, nothing was computed for this run. `stopped`: the run ended, failed or
+    cancelled, while the stage was at work for it."""
     task_key: str = ""
     outputs: Mapping[str, ArtifactRef] = field(default_factory=dict[str, ArtifactRef])
     seconds: float = 0.0

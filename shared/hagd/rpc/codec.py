@@ -38,6 +38,7 @@ _STAGES: Final[dict[StageStatus, run_pb2.StageStatus]] = {
     "running": run_pb2.STAGE_STATUS_RUNNING,
     "done": run_pb2.STAGE_STATUS_DONE,
     "cached": run_pb2.STAGE_STATUS_CACHED,
+    "stopped": run_pb2.STAGE_STATUS_STOPPED,
 }
 _STAGE_STATUSES: Final[dict[run_pb2.StageStatus, StageStatus]] = {state: status for status, state in _STAGES.items()}
 

@@ -17,13 +17,14 @@ def view_from_documents(
     """Give the view of a run. Cards with examples need `model`, `task` and `dictionaries`, and run the model.
 
     Raises:
-        RunError: the run has made no circuit or graph yet.
+        RunError: the run has made no circuit or graph.
         CorruptArtifactError: a document is not what its role says.
     """
     missing = [role for role in ("circuit", "graph") if role not in documents]
     if missing:
         raise RunError(
-            f"the run has no {' and no '.join(missing)} yet", "let it finish; `hagd run status` shows how far"
+            f"the run has made no {' and no '.join(missing)}",
+            "`hagd run status` shows whether it is still at work, and what its stages make",
         )
     circuit, graph = circuit_from_document(documents["circuit"]), graph_from_document(documents["graph"])
     hierarchy = hierarchy_from_document(documents["hierarchy"]) if "hierarchy" in documents else None

@@ -4,14 +4,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from torch import Tensor
 
 from hagd.attribution.prompt_memory import prompt_bytes, require_room
-from hagd.attribution.replacement import Replacement
 from hagd.errors import InvalidInputError
 from unit.attribution.frozen_models import DICTIONARIES, frozen_prompt
 
@@ -40,19 +37,3 @@ def test_a_prompt_that_does_not_fit_is_refused_with_the_longest_that_does(kind: 
     with pytest.raises(InvalidInputError) as refused:
         require_room(model, replacement, 614, 100)
     assert "more memory" in refused.value.hint
-
-
-@pytest.mark.parametrize("kind", ["plain", "cross-layer"])
-def test_activations_with_their_zeros_wait_only_for_layers_that_look_at_them(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    held: list[int] = []
-    decode = Replacement.decode
-
-    def counted(self: Replacement, layer: int, features: Mapping[int, Tensor], x: Tensor) -> Tensor:
-        held.append(len(features))
-        return decode(self, layer, features, x)
-
-    monkeypatch.setattr(Replacement, "decode", counted)
-    frozen_prompt("llama", kind)
-    assert held == ([1, 2, 3] if kind == "cross-layer" else [1, 1, 1])

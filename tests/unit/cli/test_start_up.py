@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +27,18 @@ def test_a_variable_that_others_set_is_no_wish_for_the_version() -> None:
     command = [sys.executable, "-c", "from hagd.cli.app import run\nrun(['run', 'list', '--help'])"]
     done = subprocess.run(command, env={**os.environ, "HAGD_VERSION": "7"}, capture_output=True, text=True, check=True)
     assert "--stalled" in done.stdout
+
+
+@pytest.mark.parametrize("command", [["--version"], ["run", "list", "nowhere", "--json"]])
+def test_a_full_disk_behind_stdout_is_told_on_stderr(command: list[str]) -> None:
+    script = f"import sys\nfrom hagd.cli.app import run\nsys.exit(run({command!r}))"
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", script], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert "standard output cannot be written: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_help_of_a_command_loads_nothing_that_computes() -> None:

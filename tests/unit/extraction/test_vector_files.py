@@ -30,6 +30,7 @@ def test_every_layout_gives_the_numbers(tmp_path: Path) -> None:
         ("a.json", b'["x"]', "dtype"),
         ("a.json", b"7", "shape"),
         ("a.json", b"null", "shape"),
+        ("a.json", b"[1, NaN]", "NaN or infinity"),
         ("a.npy", b"\x80\x04.", "cannot be read"),
         ("a.safetensors", b"1234567890", "cannot be read"),
         ("a.txt", b"1 2 3", "neither"),

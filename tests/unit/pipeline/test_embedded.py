@@ -168,7 +168,7 @@ def test_issuing_a_finished_command_again_computes_nothing(root: Path) -> None:
 
 def test_the_same_name_with_other_settings_is_a_conflict_and_loses_nothing(root: Path) -> None:
     first = run(root)
-    with pytest.raises(RunConflictError, match="already names a run with other settings"):
+    with pytest.raises(RunConflictError, match="a run with other settings is there already"):
         run(root, seed=8)
     assert read(root) == first
 

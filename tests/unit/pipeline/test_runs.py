@@ -35,7 +35,7 @@ def test_the_same_request_is_the_same_run_and_another_of_that_name_is_a_conflict
     relabelled = replace(REQUEST, labels={"note": "new"})
     assert runs.create(relabelled, "identity") == run_id
     assert runs.request(run_id) == relabelled
-    with pytest.raises(RunConflictError, match="'first' already names a run with other settings"):
+    with pytest.raises(RunConflictError, match=r"a run with other settings is there already, .* 'first'"):
         runs.create(REQUEST, "another identity")
 
 
@@ -48,6 +48,16 @@ def test_stages_go_from_pending_over_running_to_done_and_the_first_result_stays(
     runs.finish_stage(run_id, 0, 0, replace(done, seconds=9.0))
     assert runs.stages(run_id) == (done, StageState("b", "pending"))
     assert runs.get(run_id).outputs == {"out": REF}
+
+
+def test_a_stage_at_work_is_stopped_once_its_run_has_ended(runs: RunStore) -> None:
+    run_id = runs.create(REQUEST, "identity")
+    runs.start_stage(run_id, 0, 0, StageState("a", "running", "key"))
+    assert [stage.status for stage in runs.get(run_id).stages] == ["running", "pending"]
+    runs.finish(
+        run_id, 0, Outcome("failed", "a", failure_of(AccuracyGateError("low", "train longer"))), REQUEST.principal
+    )
+    assert [stage.status for stage in runs.get(run_id).stages] == ["stopped", "pending"]
 
 
 def test_the_first_outcome_stands(runs: RunStore) -> None:

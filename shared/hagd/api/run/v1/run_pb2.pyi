@@ -35,6 +35,7 @@ class StageStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STAGE_STATUS_RUNNING: _ClassVar[StageStatus]
     STAGE_STATUS_DONE: _ClassVar[StageStatus]
     STAGE_STATUS_CACHED: _ClassVar[StageStatus]
+    STAGE_STATUS_STOPPED: _ClassVar[StageStatus]
 LANE_UNSPECIFIED: Lane
 LANE_INTERACTIVE: Lane
 LANE_BATCH: Lane
@@ -50,6 +51,7 @@ STAGE_STATUS_PENDING: StageStatus
 STAGE_STATUS_RUNNING: StageStatus
 STAGE_STATUS_DONE: StageStatus
 STAGE_STATUS_CACHED: StageStatus
+STAGE_STATUS_STOPPED: StageStatus
 
 class PlanEntry(_message.Message):
     __slots__ = ("stage_id", "semantics_version", "config_json")
