@@ -4,6 +4,7 @@ Norms are pulled into the maps, and denominators kept apart: they differ by posi
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -15,6 +16,10 @@ from hagd.attribution.columns import Columns
 from hagd.attribution.frozen import FrozenPrompt
 from hagd.models.language_model import Norm
 
+QUERIES_TOGETHER: Final = 32
+"""Query positions that are mixed in one product: keys behind the last of them, and targets before the first, are left
+out."""
+
 
 @dataclass(frozen=True)
 class Block:
@@ -25,6 +30,8 @@ class Block:
     w_v: Float[Tensor, "kv_width d_model"]
     pattern: Float[Tensor, "kv_head group pos pos"]
     """By query position, then key position; times the denominator at the key."""
+    mixing: tuple[Float[Tensor, "kv_head pos query"], ...]
+    """The same by key position, then query position and head, of so many query positions after the other."""
     skip: Float[Tensor, "d_model d_model"] | None
     skip_scale: Float[Tensor, "pos 1"]
     writers: dict[int, Float[Tensor, "written d_model"]]
@@ -55,11 +62,20 @@ def prepare_block(frozen: FrozenPrompt, columns: Columns, number: int, dtype: to
         w_o=attention.w_o.permute(2, 0, 1).flatten(1).to(dtype),
         w_v=through(block.norm_attention, attention.w_v.transpose(1, 2).flatten(0, 1)).to(dtype),
         pattern=scaled.to(dtype),
+        mixing=_mixing(scaled.to(dtype)),
         skip=None if skip is None else through(block.norm_mlp, skip.T).to(dtype),
         skip_scale=layer.mlp_scale,
         writers={source: written.to(dtype) for source, written in writers.items()},
         slots={source: _slots(columns, source, errors=source == number) for source in writers},
     )
+
+
+def _mixing(pattern: Float[Tensor, "kv_head group pos pos"]) -> tuple[Float[Tensor, "kv_head pos query"], ...]:
+    n_pos = pattern.shape[-1]
+    by_key = pattern.permute(0, 3, 2, 1)
+    firsts = range(0, n_pos, QUERIES_TOGETHER)
+    ends = [(first, min(first + QUERIES_TOGETHER, n_pos)) for first in firsts]
+    return tuple(by_key[:, :last, first:last].flatten(2) for first, last in ends)
 
 
 def _slots(columns: Columns, source: int, *, errors: bool) -> Slots:

@@ -5,6 +5,7 @@ it is first kept as coordinates in that span, one more span per layer passed, an
 when the coordinates would be longer than that.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -77,6 +78,7 @@ class Coordinates:
         self._products, self._sums = products, sums
         self._kv_width = len(blocks[0].w_v)
         self._views: dict[tuple[tuple[int, ...], int], View] = {}
+        self._room = blocks[0].w_v.new_empty(0)
 
     def spans(self, layers: tuple[int, ...]) -> Float[Tensor, "coordinate d_model"]:
         """Give the vectors of the stream that are the coordinates of some layers."""
@@ -95,24 +97,24 @@ class Coordinates:
             self._views[layers, number] = View(heads, packed)
         return self._views[layers, number]
 
-    def begin(
-        self,
-        carried: Float[Tensor, "pos row kv_width"],
-        points: Float[Tensor, "row d_model"] | None,
-        rows: Standing,
-        layer: int,
-    ) -> State:
-        """Give the state of rows that read the values of a layer, and besides single positions."""
-        n_pos, n_rows, kv_width = carried.shape
+    def begin(self, rows: Standing, layer: int) -> State:
+        """Give the state of rows that will read the values of a layer, whose place is the first of its coordinates.
+
+        There is one state at a time: it lies where the one before lay.
+        """
+        shape = rows.n_pos, len(rows.positions), max(1, min(self._most_layers, layer + 1)) * self._kv_width
+        if self._room.numel() < math.prod(shape):
+            self._room = self._blocks[0].w_v.new_empty(math.prod(shape))
+        return State(self._room[: math.prod(shape)].view(shape), (), None)
+
+    def settle(self, state: State, points: Float[Tensor, "row d_model"] | None, rows: Standing, layer: int) -> None:
+        """Let a state read what was written to its place, and besides single positions."""
         if self._most_layers:
-            capacity = min(self._most_layers, layer + 1) * kv_width
-            coordinates = carried.new_empty(n_pos, n_rows, capacity)
-            coordinates[:, :, :kv_width] = carried
-            return State(coordinates, (layer,), points)
-        stream = multiply(carried, self._blocks[layer].w_v).to(self._sums)
+            state.layers, state.points = (layer,), points
+            return
+        state.coordinates = multiply(state.coordinates, self._blocks[layer].w_v).to(self._sums)
         if points is not None:
-            stream[rows.positions, rows.numbers] += points
-        return State(stream, (), None)
+            state.coordinates[rows.positions, rows.numbers] += points
 
     def read(self, state: State) -> Float[Tensor, "pos row coordinate"]:
         """Give what the rows read, as products take it."""
@@ -122,11 +124,19 @@ class Coordinates:
         # Products in bfloat16 would copy them for each band, transposed.
         return found.contiguous() if self._products == torch.bfloat16 else found
 
-    def take_in(self, state: State, carried: Float[Tensor, "pos row kv_width"], rows: Standing, layer: int) -> None:
-        """Add to a state what the heads of a block carry."""
+    def place(self, state: State) -> Float[Tensor, "pos row kv_width"]:
+        """Give where to write what the heads of a block carry, for `take_in`."""
         length = len(state.layers) * self._kv_width
-        if state.layers and length + self._kv_width <= state.coordinates.shape[2]:
-            state.coordinates[:, :, length : length + self._kv_width] = carried
+        if self._has_place(state):
+            return state.coordinates[:, :, length : length + self._kv_width]
+        return state.coordinates.new_empty(*state.coordinates.shape[:2], self._kv_width, dtype=self._products)
+
+    def _has_place(self, state: State) -> bool:
+        return bool(state.layers) and (len(state.layers) + 1) * self._kv_width <= state.coordinates.shape[2]
+
+    def take_in(self, state: State, carried: Float[Tensor, "pos row kv_width"], rows: Standing, layer: int) -> None:
+        """Add to a state what the heads of a block carry, which was written to its place."""
+        if self._has_place(state):
             state.layers = (*state.layers, layer)
             return
         if state.layers:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hagd.attribution.blocks import prepare_block
+from hagd.attribution.blocks import QUERIES_TOGETHER, prepare_block
 from hagd.attribution.columns import Columns
 from hagd.attribution.coordinates import Coordinates, State, coordinate_layers
 from hagd.attribution.frozen import FrozenPrompt
@@ -27,8 +27,6 @@ CHUNK_CELLS: Final = 1 << 20
 """Cells of the stream of the targets that go down together: few enough to stay near the processor."""
 HALF_CHUNK_CELLS: Final = 1 << 22
 """The same in bfloat16, where each shape of a product that is new costs as much as many products."""
-_KEYS_TOGETHER: Final = 32
-"""Key positions whose queries are gathered in one product: those before the first of them are left out."""
 
 
 class Descent:
@@ -58,7 +56,8 @@ class Descent:
         self._heard: HeardTokens | None = None
         if hears_tokens(frozen):
             embed = frozen.embed.to(self._dtype)
-            self._heard = HeardTokens(self._blocks[0], embed, columns, self._coordinates)
+            direct = self._blocks[0].skip is None or not self.parallel
+            self._heard = HeardTokens(self._blocks[0], embed, columns, self._coordinates, direct=direct)
 
     @property
     def most_places(self) -> int:
@@ -90,25 +89,25 @@ class Descent:
                 return
             self._meeting.meet_points(points.to(self._dtype), rows, layer, out)
             points = self.past_mlp(points, rows, layer)
-        carried = self.carried(reads if self.parallel else points, rows, layer)
-        self._run_down(carried, points, rows, layer, out)
+        state = self._coordinates.begin(rows, layer)
+        self._carry(reads if self.parallel else points, rows, layer, None, state.coordinates)
+        self._coordinates.settle(state, points, rows, layer)
+        self._run_down(state, rows, layer, out)
 
-    def run_carried(
+    def run_head(
         self,
-        carried: Float[Tensor, "pos row kv_width"],
-        positions: Int[Tensor, " row"],
+        points: Float[Tensor, "row d_model"],
+        rows: Standing,
         layer: int,
+        head: int,
         out: Float[Tensor, "row column"],
     ) -> None:
-        """Write the edges into targets that read what enters block `layer` through its values alone.
-
-        Args:
-            carried: by position, what `carried` gave.
-            positions: the last position that each reads, ascending.
-            layer: in which depth.
-            out: as in `run`.
-        """
-        self._run_down(carried, None, Standing(positions, self.columns), layer, out)
+        """Write the edges into targets that read block `layer` through one of its heads alone; `points` is what they
+        read behind it, at single positions."""
+        state = self._coordinates.begin(rows, layer)
+        self._carry(points, rows, layer, head, state.coordinates)
+        self._coordinates.settle(state, None, rows, layer)
+        self._run_down(state, rows, layer, out)
 
     def meet_points(
         self, points: Float[Tensor, "row d_model"], rows: Standing, layer: int | None, out: Float[Tensor, "row column"]
@@ -128,13 +127,16 @@ class Descent:
             return points
         return points + (points * block.skip_scale[rows.positions]).to(self._dtype) @ block.skip
 
-    def carried(
-        self, points: Float[Tensor, "row d_model"], rows: Standing, layer: int, head: int | None = None
-    ) -> Float[Tensor, "pos row kv_width"]:
-        """Give what the heads of a block, or one of them, carry from single positions, one per row, to all before them.
-
-        Result: coordinates in the span of the block's values.
-        """
+    def _carry(
+        self,
+        points: Float[Tensor, "row d_model"],
+        rows: Standing,
+        layer: int,
+        head: int | None,
+        place: Float[Tensor, "pos row capacity"],
+    ) -> None:
+        """Carry what is read behind the heads of a block, or behind one of them, at single positions, one per row, to
+        the values before them: the first coordinates of a place."""
         pattern = self._blocks[layer].pattern
         z = multiply(points.to(self._dtype), self._blocks[layer].w_o)
         z = z.unflatten(1, (*pattern.shape[:2], -1)).permute(1, 2, 0, 3)
@@ -142,23 +144,14 @@ class Descent:
             only = torch.zeros_like(z)
             only.flatten(0, 1)[head] = z.flatten(0, 1)[head]
             z = only
-        n_kv, _, n_rows, d_head = z.shape
-        carried = z.new_empty(rows.n_pos, n_rows, n_kv, d_head)
+        n_kv, _, _, d_head = z.shape
+        carried = place[:, :, : n_kv * d_head].unflatten(2, (n_kv, d_head))
         for pos, first, last in rows.groups:
             part = pattern[:, :, pos, : rows.n_pos].transpose(1, 2) @ z[:, :, first:last].flatten(2)
             carried[:, first:last] = part.unflatten(2, (last - first, d_head)).permute(1, 2, 0, 3)
-        return carried.flatten(2)
 
-    def _run_down(
-        self,
-        carried: Float[Tensor, "pos row kv_width"],
-        points: Float[Tensor, "row d_model"] | None,
-        rows: Standing,
-        layer: int,
-        out: Float[Tensor, "row column"],
-    ) -> None:
+    def _run_down(self, state: State, rows: Standing, layer: int, out: Float[Tensor, "row column"]) -> None:
         """Go down from what enters block `layer`."""
-        state = self._coordinates.begin(carried, points, rows, layer)
         for number in reversed(range(layer)):
             self._meeting.meet(state, rows, number, out)
             beside = self._beside_mlp(state, rows, number)
@@ -167,8 +160,11 @@ class Descent:
             taken: Tensor | None = None
             if number == 0 and self._heard is not None:
                 self._heard.meet(state, rows, out)
+                if self._heard.direct:
+                    return
             else:
-                taken = self._mixed(state, rows, number)
+                taken = self._coordinates.place(state)
+                self._mix(state, rows, number, taken)
             if beside is not None and self.parallel:
                 state.coordinates += beside
             if taken is not None:
@@ -182,26 +178,27 @@ class Descent:
             return None
         return (state.coordinates * block.skip_scale[: rows.n_pos, None]).to(self._dtype) @ block.skip
 
-    def _mixed(self, state: State, rows: Standing, layer: int) -> Float[Tensor, "pos row kv_width"]:
-        """Carry what is read behind the heads of a block to the values that they read."""
+    def _mix(self, state: State, rows: Standing, layer: int, place: Float[Tensor, "pos row kv_width"]) -> None:
+        """Carry what is read behind the heads of a block to the values that they read, and write it to a place."""
         heard, block = self._coordinates.read(state), self._blocks[layer]
         n_pos, n_rows, _ = heard.shape
         n_kv, group = block.pattern.shape[:2]
-        z = multiply(heard.flatten(0, 1), self._coordinates.view(state.layers, layer).heads)
-        z = z.unflatten(0, (n_pos, n_rows))
-        if state.points is not None:
-            z[rows.positions, rows.numbers] += multiply(state.points.to(self._dtype), block.w_o)
-        z = z.unflatten(2, (n_kv, group, -1))
-        carried = heard.new_empty(n_pos, n_rows, n_kv, z.shape[-1])
-        for head in range(n_kv):
-            queries = z[:, :, head].transpose(1, 2).flatten(2).flatten(0, 1)
-            for first in range(0, n_pos, _KEYS_TOGETHER):
-                last = min(first + _KEYS_TOGETHER, n_pos)
-                # No query before a key looks at it.
-                mixing = block.pattern[head, :, first:n_pos, first:last].transpose(0, 1).flatten(0, 1).T
-                part = multiply(mixing, queries[group * first :])
-                carried[first:last, :, head] = part.unflatten(1, (n_rows, -1))
-        return carried.flatten(2)
+        heads = self._coordinates.view(state.layers, layer).heads
+        own = None if state.points is None else multiply(state.points.to(self._dtype), block.w_o)
+        by_head = place.unflatten(2, (n_kv, -1))
+        for first in range(0, n_pos, QUERIES_TOGETHER):
+            last, top = min(first + QUERIES_TOGETHER, n_pos), rows.seeing[first]
+            z = multiply(heard[first:last, top:].flatten(0, 1), heads).unflatten(0, (last - first, n_rows - top))
+            if own is not None:
+                _, here = rows.between(first, last)
+                z[rows.positions[here] - first, rows.numbers[here] - top] += own[here]
+            queries = z.unflatten(2, (n_kv, group, -1)).permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)
+            by_head[first:last, :top] = 0
+            for head in range(n_kv):
+                mixing = block.mixing[first // QUERIES_TOGETHER][head, :last, : group * (last - first)]
+                part = multiply(mixing, queries[head]).unflatten(1, (n_rows - top, -1))
+                by_head[:first, top:, head] += part[:first]
+                by_head[first:last, top:, head] = part[first:]
 
     def _meet_tokens(self, state: State, rows: Standing, out: Float[Tensor, "row column"]) -> None:
         at, embed = self.columns.token(), self._embed.to(self._dtype)[: rows.n_pos]

@@ -40,7 +40,6 @@ def head_loadings(descent: Descent, readers: Readers, n_heads: int) -> HeadLoadi
             points = descent.past_mlp(points, standing, number)
             heard = heard if descent.parallel else points
         for head in range(n_heads):
-            carried = descent.carried(heard, standing, number, head)
-            descent.run_carried(carried, readers.positions, number, by_head[number, head])
+            descent.run_head(heard, standing, number, head, by_head[number, head])
     descent.meet_points(points, standing, None, direct)
     return HeadLoadings(by_head, direct)

@@ -30,29 +30,44 @@ def hears_tokens(frozen: FrozenPrompt) -> bool:
 
 
 class HeardTokens:
-    """What the heads of the first block write at each position about each token before it, and edges from that."""
+    """What the heads of the first block write at each position about each token up to it, and edges from that."""
 
     def __init__(
-        self, block: Block, embed: Float[Tensor, "pos d_model"], columns: Columns, coordinates: Coordinates
+        self,
+        block: Block,
+        embed: Float[Tensor, "pos d_model"],
+        columns: Columns,
+        coordinates: Coordinates,
+        *,
+        direct: bool,
     ) -> None:
-        """Take the table of a first block; `embed` is as products take it."""
-        self._columns, self._coordinates = columns, coordinates
+        """Take the table of a first block.
+
+        Args:
+            block: the first one.
+            embed: the tokens, as products take them.
+            columns: the sources.
+            coordinates: in which states are given.
+            direct: whether tokens stand in the table themselves, too, because what is read behind the heads is read
+                of them as well. Where the MLP has a skip path beside the heads it is not.
+        """
+        self._columns, self._coordinates, self.direct = columns, coordinates, direct
         pairs, n_pos = written_about_tokens(block, embed), columns.n_pos
         queries, keys = torch.tril_indices(n_pos, n_pos, device=pairs.device)
+        if direct:
+            pairs[queries == keys] += embed
         self._pairs, self._slots = pairs, Slots(queries, keys, bands_of(range(1, n_pos + 1)))
         self._views: dict[tuple[int, ...], Float[Tensor, "slot coordinate"]] = {}
 
     def meet(self, state: State, rows: Standing, out: Float[Tensor, "row column"]) -> None:
-        """Add the edges from tokens through the heads of the first block."""
+        """Add the edges from tokens through the heads of the first block, and where they are direct, beside those."""
         read, slots, at = self._coordinates.read(state), self._slots, self._columns.token()
-        products = meet_slots(read, rows, slots, self._packed(state.layers))
-        if state.points is not None:
-            add_blocks(products, rows.by_block(state.points.to(read.dtype)), rows, slots, self._packed(()))
-        for band in slots.before(rows.n_pos):
-            last = min(band.last, rows.n_pos)
-            end = band.start + (last - band.first) * band.room
-            by_token = products[band.start : end].unflatten(0, (-1, band.room)).sum(0)
-            out[:, at : at + last] += by_token[:last].T
+        own = None if state.points is None else rows.by_block(state.points.to(read.dtype))
+        for met in meet_slots(read, rows, slots, self._packed(state.layers)):
+            if own is not None:
+                add_blocks(met, own, rows, self._packed(()))
+            end = met.band.first + len(met.products)
+            out[met.top :, at : at + end] += met.products.sum(0)[:end].T
 
     def _packed(self, layers: tuple[int, ...]) -> Float[Tensor, "slot coordinate"]:
         if layers not in self._views:

@@ -1,50 +1,57 @@
 """Where what rows read meets what is written: each product is an edge, put into its column."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hagd.attribution.bands import Slots
+from hagd.attribution.bands import Band, Slots
 from hagd.attribution.blocks import Block
 from hagd.attribution.columns import Columns
 from hagd.attribution.coordinates import Coordinates, State
 from hagd.attribution.standing import Standing
 
 
+class Met(NamedTuple):
+    """The products of one band."""
+
+    band: Band
+    top: int
+    """The first row that sees any of it."""
+    products: Float[Tensor, "pos room row"]
+
+
 def meet_slots(
-    read: Float[Tensor, "pos row coordinate"], rows: Standing, slots: Slots, packed: Float[Tensor, "slot coordinate"]
-) -> Float[Tensor, "reached row"]:
-    """Take the products of rows with what `Slots.pack` gave, up to the last of their positions."""
-    products = read.new_empty(slots.size(rows.n_pos), len(rows.positions))
+    read: Float[Tensor, "pos row coordinate"],
+    rows: Standing,
+    slots: Slots,
+    packed: Float[Tensor, "slot coordinate"],
+) -> Iterator[Met]:
+    """Take the products of rows with what `Slots.pack` gave, band by band, up to the last of their positions."""
     for band in slots.before(rows.n_pos):
-        last = min(band.last, rows.n_pos)
+        last, top = min(band.last, rows.n_pos), rows.seeing[band.first]
         here = slice(band.start, band.start + (last - band.first) * band.room)
-        by_position = last - band.first, band.room, -1
-        reads = read[band.first : last].transpose(1, 2)
-        torch.bmm(packed[here].view(by_position), reads, out=products[here].view(by_position))
-    return products
+        written = packed[here].view(last - band.first, band.room, -1)
+        yield Met(band, top, torch.bmm(written, read[band.first : last, top:].transpose(1, 2)))
 
 
 def add_blocks(
-    products: Float[Tensor, "reached row"],
+    met: Met,
     points: Float[Tensor, "block within d_model"],
     rows: Standing,
-    slots: Slots,
     packed: Float[Tensor, "slot d_model"],
 ) -> None:
     """Add the products of what rows read at their own positions, by `Standing.by_block`, with what is written there."""
-    for band in slots.before(rows.n_pos):
-        blocks, here = rows.between(band.first, band.last)
-        if here.start == here.stop:
-            continue
-        size, positions = (band.last - band.first) * band.room, rows.positions[here] - band.first
-        written = packed[band.start : band.start + size].unflatten(0, (-1, band.room))
-        found = torch.bmm(written[rows.of_blocks[blocks] - band.first], points[blocks].transpose(1, 2))
-        by_row = found[rows.block[here] - blocks.start, :, rows.within[here]]
-        places = band.start + band.room * positions[:, None] + torch.arange(band.room, device=positions.device)
-        products[places, rows.numbers[here, None]] += by_row
+    band, top, products = met
+    blocks, here = rows.between(band.first, band.first + len(products))
+    if here.start == here.stop:
+        return
+    positions = rows.positions[here] - band.first
+    written = packed[band.start : band.start + len(products) * band.room].view(len(products), band.room, -1)
+    found = torch.bmm(points[blocks], written[rows.of_blocks[blocks] - band.first].transpose(1, 2))
+    products[positions, :, rows.numbers[here] - top] += found[rows.block[here] - blocks.start, rows.within[here]]
 
 
 class Meeting:
@@ -68,11 +75,10 @@ class Meeting:
         blocks = None if state.points is None else rows.by_block(state.points.to(read.dtype))
         whole = self._coordinates.view((), layer).writers
         for source, packed in self._coordinates.view(state.layers, layer).writers.items():
-            slots = self._blocks[layer].slots[source]
-            products = meet_slots(read, rows, slots, packed)
-            if blocks is not None:
-                add_blocks(products, blocks, rows, slots, whole[source])
-            self._put(products, source, layer, rows.n_pos, out, added=self._sums)
+            for met in meet_slots(read, rows, self._blocks[layer].slots[source], packed):
+                if blocks is not None:
+                    add_blocks(met, blocks, rows, whole[source])
+                self._put(met, source, layer, out, added=self._sums)
 
     def meet_points(
         self,
@@ -89,29 +95,24 @@ class Meeting:
         """
         blocks = rows.by_block(points)
         for source, packed in self._coordinates.view((), layer).writers.items():
-            slots = self._blocks[layer].slots[source]
-            products = points.new_zeros(slots.size(rows.n_pos), len(points))
-            add_blocks(products, blocks, rows, slots, packed)
-            self._put(products, source, layer, rows.n_pos, out, added=added or self._sums)
+            for band in self._blocks[layer].slots[source].before(rows.n_pos):
+                top, n_pos = rows.seeing[band.first], min(band.last, rows.n_pos) - band.first
+                met = Met(band, top, points.new_zeros(n_pos, band.room, len(points) - top))
+                add_blocks(met, blocks, rows, packed)
+                self._put(met, source, layer, out, added=added or self._sums)
 
-    def _put(
-        self,
-        products: Float[Tensor, "reached row"],
-        source: int,
-        layer: int,
-        n_pos: int,
-        out: Float[Tensor, "row column"],
-        *,
-        added: bool,
-    ) -> None:
-        """Write, or add, the edges from what one source layer writes to a layer."""
+    def _put(self, met: Met, source: int, layer: int, out: Float[Tensor, "row column"], *, added: bool) -> None:
+        """Write, or add, the edges from what one source layer writes to a layer, at the positions of one band."""
+        band, top, products = met
         places, bounds = self._blocks[layer].slots[source].places, self._columns.bounds[source]
-        first, last = bounds[0], bounds[n_pos]
-        _write(out[:, first:last], products[places[: last - first]].T, added=added)
+        end = band.first + len(products)
+        flat, (first, last) = products.flatten(0, 1), (bounds[band.first], bounds[end])
+        features = flat[places[first - bounds[0] : last - bounds[0]] - band.start]
+        _write(out[top:, first:last], features.T, added=added)
         if source == layer:
-            n_features, start = bounds[-1] - first, self._columns.error(layer)
-            errors = products[places[n_features : n_features + n_pos]]
-            _write(out[:, start : start + n_pos], errors.T, added=added)
+            n_features, start = bounds[-1] - bounds[0], self._columns.error(layer)
+            errors = flat[places[n_features + band.first : n_features + end] - band.start]
+            _write(out[top:, start + band.first : start + end], errors.T, added=added)
 
 
 def _write(place: Float[Tensor, "row column"], edges: Float[Tensor, "row column"], *, added: bool) -> None:

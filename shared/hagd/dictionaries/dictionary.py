@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hagd.models.language_model import ACTIVATIONS, Mlp
+from hagd.models.precision import multiply
 
 DictionaryKind = Literal["transcoder", "gated", "neurons"]
 Ranking = Literal["contribution", "activation"]
@@ -60,10 +61,10 @@ class Dictionary:
     def pre_activations(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_feature"]:
         """Give the activations before TopK or thresholds."""
         act = ACTIVATIONS[self.activation]
-        up = x @ self.w_enc + self.b_enc
+        up = multiply(x, self.w_enc) + self.b_enc
         if self.w_gate is None:
             return act(up)
-        gate = x @ self.w_gate
+        gate = multiply(x, self.w_gate)
         return act(gate if self.b_gate is None else gate + self.b_gate) * up
 
     def encode(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_feature"]:

@@ -73,6 +73,7 @@ def test_what_heads_add_to_a_large_vector_is_not_lost() -> None:
         w_o=writes.to(torch.bfloat16),
         w_v=torch.ones(1, 1, dtype=torch.bfloat16),
         pattern=torch.ones(1, n_heads, 1, 1, dtype=torch.bfloat16),
+        mixing=(),
         skip=None,
         skip_scale=torch.ones(1, 1),
         writers={},
@@ -92,7 +93,9 @@ def test_what_layers_add_to_a_large_vector_is_not_lost() -> None:
     rows = Standing(torch.tensor([1, 3, 5]), columns)
     generator, times = torch.Generator().manual_seed(3), 200
     carried = (torch.rand(6, 3, len(block.w_v), generator=generator) * 0.05).to(torch.bfloat16)
-    state = coordinates.begin(torch.zeros_like(carried), torch.full((3, 14), 256.0), rows, 0)
+    state = coordinates.begin(rows, 0)
+    state.coordinates.zero_()
+    coordinates.settle(state, torch.full((3, 14), 256.0), rows, 0)
     begun, lost = state.coordinates.clone(), state.coordinates.to(torch.bfloat16)
     added = carried @ block.w_v
     for _ in range(times):
