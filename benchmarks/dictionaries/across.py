@@ -25,6 +25,7 @@ _EQUAL: Final[dict[str, Any]] = {
     "skip": False,
     "rule": "batch-topk",
 }
+"""What all kinds have but where they say otherwise."""
 _BLOCKS_ACROSS: Final = N_LAYERS + N_LAYERS * (N_LAYERS + 1) // 2
 """Matrices of features by width that encoders and untied decoders are across layers."""
 _KINDS: Final[dict[str, dict[str, Any]]] = {
@@ -45,16 +46,7 @@ def measure_across() -> list[Row]:
     found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in _KINDS}
     for seed in SEEDS:
         for kind, settings in _KINDS.items():
-            config = CorpusTranscoderConfig(
-                n_features=FEATURES,
-                k=K,
-                tokens=TOKENS,
-                skip=False,
-                rule="batch-topk",
-                batch=BATCH,
-                seed=seed,
-                **settings,
-            )
+            config = CorpusTranscoderConfig(**{**_EQUAL, **settings, "seed": seed})
             trained = train_on_corpus(model, train, make_plan(config, model, corpus), RecordingContext()).dictionaries
             measured = evaluate_on_corpus(model, trained, train, held_out, RecordingContext())
             traced = trace_prompts(model, trained, held_out, _PROMPTS, RecordingContext())

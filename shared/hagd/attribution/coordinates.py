@@ -107,6 +107,10 @@ class Coordinates:
             self._room = self._blocks[0].w_v.new_empty(math.prod(shape))
         return State(self._room[: math.prod(shape)].view(shape), (), None)
 
+    def first(self, state: State) -> Float[Tensor, "pos row kv_width"]:
+        """Give where to write what the heads of a block carry to a state that has begun, for `settle`."""
+        return state.coordinates[:, :, : self._kv_width]
+
     def settle(self, state: State, points: Float[Tensor, "row d_model"] | None, rows: Standing, layer: int) -> None:
         """Let a state read what was written to its place, and besides single positions."""
         if self._most_layers:

@@ -19,6 +19,7 @@ from hagd.attribution.columns import Columns
 from hagd.attribution.coordinates import Coordinates, State, coordinate_layers
 from hagd.attribution.frozen import FrozenPrompt
 from hagd.attribution.heard_tokens import HeardTokens, hears_tokens
+from hagd.attribution.hops import patterns_at, read_behind, spread, through_two
 from hagd.attribution.meeting import Meeting
 from hagd.attribution.standing import Site, Standing
 from hagd.models.precision import multiplies_bfloat16, multiply
@@ -89,10 +90,7 @@ class Descent:
                 return
             self._meeting.meet_points(points.to(self._dtype), rows, layer, out)
             points = self.past_mlp(points, rows, layer)
-        state = self._coordinates.begin(rows, layer)
-        self._carry(reads if self.parallel else points, rows, layer, None, state.coordinates)
-        self._coordinates.settle(state, points, rows, layer)
-        self._run_down(state, rows, layer, out)
+        self._run_down(read_behind(self._blocks[layer], reads if self.parallel else points), points, rows, layer, out)
 
     def run_head(
         self,
@@ -104,10 +102,7 @@ class Descent:
     ) -> None:
         """Write the edges into targets that read block `layer` through one of its heads alone; `points` is what they
         read behind it, at single positions."""
-        state = self._coordinates.begin(rows, layer)
-        self._carry(points, rows, layer, head, state.coordinates)
-        self._coordinates.settle(state, None, rows, layer)
-        self._run_down(state, rows, layer, out)
+        self._run_down(read_behind(self._blocks[layer], points, head), None, rows, layer, out)
 
     def meet_points(
         self, points: Float[Tensor, "row d_model"], rows: Standing, layer: int | None, out: Float[Tensor, "row column"]
@@ -127,31 +122,18 @@ class Descent:
             return points
         return points + (points * block.skip_scale[rows.positions]).to(self._dtype) @ block.skip
 
-    def _carry(
+    def _run_down(
         self,
-        points: Float[Tensor, "row d_model"],
+        z: Float[Tensor, "kv_head group row d_head"],
+        points: Float[Tensor, "row d_model"] | None,
         rows: Standing,
         layer: int,
-        head: int | None,
-        place: Float[Tensor, "pos row capacity"],
+        out: Float[Tensor, "row column"],
     ) -> None:
-        """Carry what is read behind the heads of a block, or behind one of them, at single positions, one per row, to
-        the values before them: the first coordinates of a place."""
-        pattern = self._blocks[layer].pattern
-        z = multiply(points.to(self._dtype), self._blocks[layer].w_o)
-        z = z.unflatten(1, (*pattern.shape[:2], -1)).permute(1, 2, 0, 3)
-        if head is not None:
-            only = torch.zeros_like(z)
-            only.flatten(0, 1)[head] = z.flatten(0, 1)[head]
-            z = only
-        n_kv, _, _, d_head = z.shape
-        carried = place[:, :, : n_kv * d_head].unflatten(2, (n_kv, d_head))
-        for pos, first, last in rows.groups:
-            part = pattern[:, :, pos, : rows.n_pos].transpose(1, 2) @ z[:, :, first:last].flatten(2)
-            carried[:, first:last] = part.unflatten(2, (last - first, d_head)).permute(1, 2, 0, 3)
-
-    def _run_down(self, state: State, rows: Standing, layer: int, out: Float[Tensor, "row column"]) -> None:
-        """Go down from what enters block `layer`."""
+        """Go down from what is read behind the heads of a block, and besides at single positions of what enters it."""
+        state = self._coordinates.begin(rows, layer)
+        spread(patterns_at(self._blocks[layer], rows), z, rows, self._coordinates.first(state))
+        self._coordinates.settle(state, points, rows, layer)
         for number in reversed(range(layer)):
             self._meeting.meet(state, rows, number, out)
             beside = self._beside_mlp(state, rows, number)
@@ -164,7 +146,10 @@ class Descent:
                     return
             else:
                 taken = self._coordinates.place(state)
-                self._mix(state, rows, number, taken)
+                if number == layer - 1 and beside is None:
+                    self._mix_again(z, points, rows, number, taken)
+                else:
+                    self._mix(state, rows, number, taken)
             if beside is not None and self.parallel:
                 state.coordinates += beside
             if taken is not None:
@@ -177,6 +162,22 @@ class Descent:
         if block.skip is None:
             return None
         return (state.coordinates * block.skip_scale[: rows.n_pos, None]).to(self._dtype) @ block.skip
+
+    def _mix_again(
+        self,
+        z: Float[Tensor, "kv_head group row d_head"],
+        points: Float[Tensor, "row d_model"] | None,
+        rows: Standing,
+        layer: int,
+        place: Float[Tensor, "pos row kv_width"],
+    ) -> None:
+        """Do as `_mix` does, in the block below the one behind whose heads targets read `z`."""
+        block = self._blocks[layer]
+        patterns, ways = through_two(self._blocks[layer + 1], block, z, rows)
+        if points is not None:
+            patterns = torch.cat([patterns, patterns_at(block, rows)], dim=2)
+            ways = torch.cat([ways, read_behind(block, points)], dim=1)
+        spread(patterns, ways, rows, place)
 
     def _mix(self, state: State, rows: Standing, layer: int, place: Float[Tensor, "pos row kv_width"]) -> None:
         """Carry what is read behind the heads of a block to the values that they read, and write it to a place."""
