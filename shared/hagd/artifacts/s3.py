@@ -24,7 +24,7 @@ from hagd.artifacts.store import Pieces, StoredObject, checked_key
 from hagd.errors import ArtifactNotFoundError, CorruptArtifactError
 
 _PIECE_BYTES: Final = 1 << 20
-_PART_BYTES: Final = 8 << 20
+_PART_BYTES: Final = 6 << 20
 _PARTS_AT_ONCE: Final = 3
 _RESUMPTIONS: Final = 3
 

@@ -1,7 +1,8 @@
 """Where what rows read meets what is written: each product is an edge, put into its column."""
 
+import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,11 @@ from hagd.attribution.blocks import Block
 from hagd.attribution.columns import Columns
 from hagd.attribution.coordinates import Coordinates, State
 from hagd.attribution.standing import Standing
+from hagd.models.precision import multiply
+
+_ALONE: Final = {torch.float32: 1 << 21, torch.bfloat16: 1 << 20}
+"""Multiplications at a position from which it is met by a product of its own: what batched ones lack in speed is then
+more than what a call costs."""
 
 
 class Met(NamedTuple):
@@ -34,7 +40,12 @@ def meet_slots(
         last, top = min(band.last, rows.n_pos), rows.seeing[band.first]
         here = slice(band.start, band.start + (last - band.first) * band.room)
         written = packed[here].view(last - band.first, band.room, -1)
-        yield Met(band, top, torch.bmm(written, read[band.first : last, top:].transpose(1, 2)))
+        if band.room * (read.shape[1] - top) * read.shape[2] < _ALONE.get(read.dtype, math.inf):
+            yield Met(band, top, torch.bmm(written, read[band.first : last, top:].transpose(1, 2)))
+            continue
+        for number, pos in enumerate(range(band.first, last)):
+            alone = Band(pos, pos + 1, band.room, band.start + number * band.room)
+            yield Met(alone, top, multiply(read[pos, top:], written[number].T).T[None])
 
 
 def add_blocks(
@@ -106,12 +117,16 @@ class Meeting:
         band, top, products = met
         places, bounds = self._blocks[layer].slots[source].places, self._columns.bounds[source]
         end = band.first + len(products)
-        flat, (first, last) = products.flatten(0, 1), (bounds[band.first], bounds[end])
-        features = flat[places[first - bounds[0] : last - bounds[0]] - band.start]
+        first, last, start = bounds[band.first], bounds[end], self._columns.error(layer)
+        if len(products) == 1:
+            # Features stand one after the other, and the error behind them.
+            features, errors = products[0, : last - first], products[0, last - first : last - first + 1]
+        else:
+            flat, n_features = products.flatten(0, 1), bounds[-1] - bounds[0]
+            features = flat[places[first - bounds[0] : last - bounds[0]] - band.start]
+            errors = flat[places[n_features + band.first : n_features + end] - band.start] if source == layer else flat
         _write(out[top:, first:last], features.T, added=added)
         if source == layer:
-            n_features, start = bounds[-1] - bounds[0], self._columns.error(layer)
-            errors = flat[places[n_features + band.first : n_features + end] - band.start]
             _write(out[top:, start + band.first : start + end], errors.T, added=added)
 
 
