@@ -30,8 +30,9 @@ class Block:
     w_v: Float[Tensor, "kv_width d_model"]
     pattern: Float[Tensor, "kv_head group pos pos"]
     """By query position, then key position; times the denominator at the key."""
-    mixing: tuple[Float[Tensor, "kv_head pos query"], ...]
-    """The same by key position, then query position and head, of so many query positions after the other."""
+    mixing: tuple[Float[Tensor, "kv_head _ _"], ...]
+    """The same by key position, then query position and head: of so many query positions after the other, up to the last of
+    them."""
     skip: Float[Tensor, "d_model d_model"] | None
     skip_scale: Float[Tensor, "pos 1"]
     writers: dict[int, Float[Tensor, "written d_model"]]
@@ -70,7 +71,7 @@ def prepare_block(frozen: FrozenPrompt, columns: Columns, number: int, dtype: to
     )
 
 
-def _mixing(pattern: Float[Tensor, "kv_head group pos pos"]) -> tuple[Float[Tensor, "kv_head pos query"], ...]:
+def _mixing(pattern: Float[Tensor, "kv_head group pos pos"]) -> tuple[Float[Tensor, "kv_head _ _"], ...]:
     n_pos = pattern.shape[-1]
     by_key = pattern.permute(0, 3, 2, 1)
     firsts = range(0, n_pos, QUERIES_TOGETHER)

@@ -186,7 +186,10 @@ class Descent:
         n_kv, group = block.pattern.shape[:2]
         heads = self._coordinates.view(state.layers, layer).heads
         own = None if state.points is None else multiply(state.points.to(self._dtype), block.w_o)
-        by_head = place.unflatten(2, (n_kv, -1))
+        whole = by_head = place.unflatten(2, (n_kv, -1))
+        if n_pos > QUERIES_TOGETHER and self._dtype != self._embed.dtype:
+            # Sums over several parts stay in the precision of the stream.
+            by_head = torch.empty_like(whole, dtype=self._embed.dtype)
         for first in range(0, n_pos, QUERIES_TOGETHER):
             last, top = min(first + QUERIES_TOGETHER, n_pos), rows.seeing[first]
             z = multiply(heard[first:last, top:].flatten(0, 1), heads).unflatten(0, (last - first, n_rows - top))
@@ -200,6 +203,8 @@ class Descent:
                 part = multiply(mixing, queries[head]).unflatten(1, (n_rows - top, -1))
                 by_head[:first, top:, head] += part[:first]
                 by_head[first:last, top:, head] = part[first:]
+        if by_head is not whole:
+            whole.copy_(by_head)
 
     def _meet_tokens(self, state: State, rows: Standing, out: Float[Tensor, "row column"]) -> None:
         at, embed = self.columns.token(), self._embed.to(self._dtype)[: rows.n_pos]

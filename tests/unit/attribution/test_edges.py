@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -112,3 +113,17 @@ def test_a_prompt_with_more_behind_it_keeps_its_edges() -> None:
     assert ours == pytest.approx(long.rows[at][:, at], abs=1e-9)
     tokens = slice(n_long + N_LAYERS * 6, n_long + N_LAYERS * 6 + 4)
     assert short.rows[:n_short, n_short + N_LAYERS * 4 :] == pytest.approx(long.rows[at][:, tokens], abs=1e-9)
+
+
+@pytest.mark.parametrize("kind", DICTIONARIES)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_edges_do_not_depend_on_which_products_are_taken_together(
+    architecture: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen = frozen_prompt(architecture, kind)
+    expected = graph_of(frozen).rows
+    monkeypatch.setattr("hagd.attribution.meeting._ALONE", {torch.float64: 0})
+    monkeypatch.setattr("hagd.attribution.blocks.QUERIES_TOGETHER", 2)
+    monkeypatch.setattr("hagd.attribution.descent.QUERIES_TOGETHER", 2)
+    monkeypatch.setattr("hagd.attribution.descent.hears_tokens", lambda _frozen: False)
+    assert np.abs(graph_of(frozen).rows - expected).max() <= 1e-12 * np.abs(expected).max()
