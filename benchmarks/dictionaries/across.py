@@ -46,7 +46,8 @@ def measure_across() -> list[Row]:
     found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in _KINDS}
     for seed in SEEDS:
         for kind, settings in _KINDS.items():
-            config = CorpusTranscoderConfig(**{**_EQUAL, **settings, "seed": seed})
+            asked: dict[str, Any] = {**_EQUAL, **settings, "seed": seed}
+            config = CorpusTranscoderConfig(**asked)
             trained = train_on_corpus(model, train, make_plan(config, model, corpus), RecordingContext()).dictionaries
             measured = evaluate_on_corpus(model, trained, train, held_out, RecordingContext())
             traced = trace_prompts(model, trained, held_out, _PROMPTS, RecordingContext())

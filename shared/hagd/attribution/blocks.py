@@ -31,8 +31,8 @@ class Block:
     pattern: Float[Tensor, "kv_head group pos pos"]
     """By query position, then key position; times the denominator at the key."""
     mixing: tuple[Float[Tensor, "kv_head _ _"], ...]
-    """The same by key position, then query position and head: of so many query positions after the other, up to the last of
-    them."""
+    """The same by key position, then query position and head: of so many query positions after the other, with keys
+    up to the last of them."""
     skip: Float[Tensor, "d_model d_model"] | None
     skip_scale: Float[Tensor, "pos 1"]
     writers: dict[int, Float[Tensor, "written d_model"]]
