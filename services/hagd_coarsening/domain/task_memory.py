@@ -10,9 +10,9 @@ from hagd_coarsening.domain.task_graph import GraphConfig, count_prompts, most_p
 
 _RUNS: Final = 3
 """The clean prompt, its counterfactual, and an unpaired one."""
-_COPIES: Final = 1.8
-"""How many times as much is taken as is counted here, for copies on the way: measured on 1,501 to 6,001 prompts, 1.6
-with the gradient at one point, 2 with an integrated one."""
+_TAKEN: Final = 1.8
+"""How many times as much is taken as is counted here: what is freed on the way stays with the process until something
+of its size is asked for. Measured on 1,501 to 6,001 prompts: 1.6 with the gradient at one point, 2 with several."""
 
 
 def require_room(subject: Subject, task: Task, config: GraphConfig, memory_bytes: int) -> None:
@@ -50,7 +50,7 @@ def task_graph_bytes(subject: Subject, task: Task, config: GraphConfig) -> int:
         kept += count * _kept_cells(subject, batch.layout, config)
         together = min(count, traced_together(subject, len(batch.layout.roles)))
         made = max(made, together * _made_cells(subject, len(batch.layout.roles)))
-    return round(_COPIES * subject.model.embed.element_size() * (kept + made))
+    return round(_TAKEN * subject.model.embed.element_size() * (kept + made))
 
 
 def _kept_cells(subject: Subject, layout: Layout, config: GraphConfig) -> int:

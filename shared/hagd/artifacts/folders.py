@@ -1,4 +1,4 @@
-"""Folders that appear when they are whole, and the folder for what can be rebuilt."""
+"""Files and folders that appear when they are whole, and the folder for what can be rebuilt."""
 
 import os
 import shutil
@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from hagd.artifacts.filesystem import storage_error
 from hagd.errors import InvalidInputError
 
 
@@ -27,6 +28,28 @@ def publish_folder(out: Path, write: Callable[[Path], None]) -> None:
             shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise InvalidInputError(f"{out} cannot be written: {error}", "choose another folder, or free space") from error
+
+
+def write_whole(text: str, to: Path) -> None:
+    """Write text to a file, which has all of it or is as it was; a device or a pipe is written to.
+
+    Raises:
+        StoreFullError, UnavailableError: the file cannot be written.
+    """
+    try:
+        to = to.resolve()
+        to.parent.mkdir(parents=True, exist_ok=True)
+        if to.exists() and not to.is_file():
+            to.write_text(text, encoding="utf-8")
+            return
+        partial = to.with_name(f".{to.name}.{os.getpid()}.partial")
+        try:
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(to)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise storage_error(error, to) from error
 
 
 def require_empty(out: Path) -> None:

@@ -78,6 +78,7 @@ class Coordinates:
         self._products, self._sums = products, sums
         self._kv_width = len(blocks[0].w_v)
         self._views: dict[tuple[tuple[int, ...], int], View] = {}
+        self._heads: dict[tuple[tuple[int, ...], int], Tensor] = {}
         self._room = blocks[0].w_v.new_empty(0)
 
     def spans(self, layers: tuple[int, ...]) -> Float[Tensor, "coordinate d_model"]:
@@ -88,14 +89,21 @@ class Coordinates:
         """Give a block in the coordinates of the value spans of some layers above it."""
         if (layers, number) not in self._views:
             block = self._blocks[number]
-            heads, writers = block.w_o, block.writers
+            writers = block.writers
             if layers:
                 spans = self.spans(layers)
-                heads = spans @ block.w_o
-                writers = {source: multiply(written, spans.T) for source, written in block.writers.items()}
+                writers = {source: multiply(written, spans.T) for source, written in writers.items()}
             packed = {source: block.slots[source].pack(written) for source, written in writers.items()}
-            self._views[layers, number] = View(heads, packed)
+            self._views[layers, number] = View(self.heads(layers, number), packed)
         return self._views[layers, number]
+
+    def heads(self, layers: tuple[int, ...], number: int) -> Float[Tensor, "coordinate width"]:
+        """Give what the heads of a block read, in the coordinates of the value spans of some layers above it."""
+        if not layers:
+            return self._blocks[number].w_o
+        if (layers, number) not in self._heads:
+            self._heads[layers, number] = self.spans(layers) @ self._blocks[number].w_o
+        return self._heads[layers, number]
 
     def begin(self, rows: Standing, layer: int) -> State:
         """Give the state of rows that will read the values of a layer, whose place is the first of its coordinates.

@@ -173,7 +173,8 @@ class Descent:
     ) -> None:
         """Do as `_mix` does, in the block below the one behind whose heads targets read `z`."""
         block = self._blocks[layer]
-        patterns, ways = through_two(self._blocks[layer + 1], block, z, rows)
+        between = self._coordinates.heads((layer + 1,), layer)
+        patterns, ways = through_two(self._blocks[layer + 1], block, between, z, rows)
         if points is not None:
             patterns = torch.cat([patterns, patterns_at(block, rows)], dim=2)
             ways = torch.cat([ways, read_behind(block, points)], dim=1)

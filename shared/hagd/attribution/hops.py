@@ -35,19 +35,23 @@ def patterns_at(block: Block, rows: Standing) -> Float[Tensor, "place kv_head gr
 
 
 def through_two(
-    upper: Block, lower: Block, z: Float[Tensor, "kv_head group row d_head"], rows: Standing
+    upper: Block,
+    lower: Block,
+    between: Float[Tensor, "kv_width width"],
+    z: Float[Tensor, "kv_head group row d_head"],
+    rows: Standing,
 ) -> tuple[Float[Tensor, "place kv_head way pos"], Float[Tensor, "kv_head way row d_head"]]:
     """Give patterns and vectors of every way through a head of a block and one of the block below it.
 
     Args:
         upper: the block.
         lower: the one below it.
+        between: what the heads of the lower one read, in the span of the values of the upper one.
         z: what is read behind the heads of the upper one, by `read_behind`.
         rows: where targets stand.
     """
     n_kv, group = lower.pattern.shape[:2]
-    heads = upper.w_v @ lower.w_o
-    read = z.flatten(1, 2) @ heads.unflatten(0, (len(z), -1))
+    read = z.flatten(1, 2) @ between.unflatten(0, (len(z), -1))
     ways = read.unflatten(1, z.shape[1:3]).unflatten(3, (n_kv, group, -1)).permute(3, 0, 1, 4, 2, 5).flatten(1, 3)
     at = patterns_at(upper, rows)
     first, n_pos = at.flatten(0, 2), rows.n_pos

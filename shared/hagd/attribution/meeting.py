@@ -124,7 +124,8 @@ class Meeting:
         else:
             flat, n_features = products.flatten(0, 1), bounds[-1] - bounds[0]
             features = flat[places[first - bounds[0] : last - bounds[0]] - band.start]
-            errors = flat[places[n_features + band.first : n_features + end] - band.start] if source == layer else flat
+            # Of another source layer, none.
+            errors = flat[places[n_features + band.first : n_features + end] - band.start]
         _write(out[top:, first:last], features.T, added=added)
         if source == layer:
             _write(out[top:, start + band.first : start + end], errors.T, added=added)

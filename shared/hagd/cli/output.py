@@ -39,7 +39,7 @@ def write_text(text: str, to: Path | None = None) -> None:
         SystemExit: stdout cannot be written for another reason, which stderr was told.
     """
     if to is not None:
-        from hagd.extraction.drawing import write_whole  # noqa: PLC0415
+        from hagd.artifacts.folders import write_whole  # noqa: PLC0415
 
         write_whole(text, to)
         return

@@ -5,11 +5,9 @@ import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 from xml.etree import ElementTree
 
-from hagd.artifacts.filesystem import storage_error
 from hagd.graphs.attribution_graph import AttributionGraph
 from hagd.graphs.circuit import Circuit
 
@@ -71,28 +69,6 @@ def network_of_circuit(circuit: Circuit) -> Network:
 def draw_network(network: Network, form: str) -> str:
     """Give a network as `json`, `graphml`, `dot` or `csv` (its edges)."""
     return _WRITERS[form](network)
-
-
-def write_whole(text: str, to: Path) -> None:
-    """Write text to a file, which has all of it or is as it was.
-
-    Raises:
-        StoreFullError, UnavailableError: the file cannot be written.
-    """
-    partial = to.with_name(f".{to.name}.partial")
-    try:
-        to.parent.mkdir(parents=True, exist_ok=True)
-        if to.exists() and not to.is_file():
-            # A device or a pipe is written to, and not replaced.
-            to.write_text(text, encoding="utf-8")
-            return
-        try:
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(to)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise storage_error(error, to) from error
 
 
 def _as_json(network: Network) -> str:

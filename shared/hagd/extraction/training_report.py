@@ -8,9 +8,9 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import Float
 
+from hagd.artifacts.folders import write_whole
 from hagd.dictionaries.history import TrainingHistory, history_from_document
 from hagd.extraction.charts import Axis, Chart, colours, page
-from hagd.extraction.drawing import write_whole
 from hagd.extraction.opened import OpenRun
 from hagd.extraction.roles import DICTIONARIES, TRAINING
 

@@ -21,10 +21,12 @@ def multiply(left: Float[Tensor, "*row inner"], right: Float[Tensor, "inner colu
     """Give `left @ right`, in the same precision, by the faster of two libraries that torch holds.
 
     For float32 on a processor torch asks MKL, which leaves instructions for 512 bits unused that processors of other
-    makers have: oneDNN takes half of its time there. It gives no gradients, so it is not asked where they are wanted.
+    makers have: oneDNN takes half of its time there. It gives no gradients, so it is not asked where they are
+    wanted; and it is fifty times slower where the matrix on the right is a part of a wider one.
     """
     learns = torch.is_grad_enabled() and (left.requires_grad or right.requires_grad)
-    if left.dtype == torch.float32 and left.device.type == "cpu" and not learns and _has_512_bits():
+    dense = right.is_contiguous() or right.T.is_contiguous()
+    if left.dtype == torch.float32 and left.device.type == "cpu" and dense and not learns and _has_512_bits():
         # What torch's own compiler calls for a linear layer; there is no other way to ask for it.
         return torch.ops.mkldnn._linear_pointwise(left, right.T, None, "none", [], "")
     return left @ right
