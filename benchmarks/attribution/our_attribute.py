@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from benchmarks.attribution.stored import load_subject
 from hagd.attribution.build import LocalGraphConfig, PromptText, build_local_graph, silent
@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int)
     parser.add_argument("--half", action="store_true")
     parser.add_argument("--prune", action="store_true")
+    parser.add_argument("--prune-theirs", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     subject = load_subject(asked.folder)
@@ -51,8 +52,11 @@ def main() -> None:
     }
     if asked.nodes is not None:
         answer["missed_influence"] = missed_influence(graph)
-    if asked.prune:
-        # The rival drops what MLPs write at the first position; pruning is compared on the same graph.
+    if asked.prune_theirs:
+        edges = load_file(asked.folder / "rival.safetensors")["adjacency"]
+        graph.rows[:] = edges[found["row_nodes"]][:, : graph.rows.shape[1]].numpy()
+    if asked.prune or asked.prune_theirs:
+        # The rival drops what MLPs write at the first position.
         for layer in range(graph.n_layers):
             graph.rows[:, graph.n_features + layer * graph.n_pos] = 0
         begun = time.perf_counter()

@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 
 from hagd.artifacts.document import Document
+from hagd.corpora.storage import corpus_from_document
+from hagd.dictionaries.formats.spaces import fold
 from hagd.dictionaries.storage import any_dictionaries_to_document
-from hagd.models.loading import LoadedModel
 from hagd.pipeline.contract import Config, StageContext
-from hagd_transcoder.corpus_dictionaries import measure, read_inputs
+from hagd_transcoder.corpus_dictionaries import measure
+from hagd_transcoder.dictionary_reading import loaded_from_document, read_found
 from hagd_transcoder.domain.examples import ExamplePlan
 from hagd_transcoder.evaluation import read_evaluation_config
-from hagd_transcoder.prompt_stage import read_dictionaries
 
 
 def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
@@ -20,20 +21,12 @@ def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -
         NonFiniteError: one gives NaN or infinity.
     """
     checked = read_evaluation_config(config)
-    model, corpus = read_inputs(inputs)
-    provenance = inputs["model"].content["provenance"]
-    loaded = LoadedModel(
-        model=model,
-        tokenizer=None,
-        digest=provenance["digest"],
-        quantisation=provenance["quantisation"],
-        bos=provenance["bos"],
-        name=provenance["source"]["name"],
-        revision=provenance["source"]["revision"],
-    )
+    loaded, corpus = loaded_from_document(inputs["model"]), corpus_from_document(inputs["corpus"])
     context.progress(0, 1, "reading dictionaries")
-    content = read_dictionaries(checked.dictionaries, checked.dictionaries_digest, loaded, any_name=checked.any_name)
+    found = read_found(checked.dictionaries, checked.dictionaries_digest, loaded, any_name=checked.any_name)
+    content = fold(found, loaded.model).content
     examples = ExamplePlan(checked.shown_features, checked.shown_windows)
-    found = measure(model, corpus, content, context, seed=checked.seed, traced=checked.traced, examples=examples)
-    belongs = {"model": dict(provenance), "corpus": dict(inputs["corpus"].content.get("provenance", {}))}
-    return {"dictionaries": any_dictionaries_to_document(content, belongs | found)}
+    seed, traced = checked.seed, checked.traced
+    measured = measure(loaded.model, corpus, content, context, seed=seed, traced=traced, examples=examples)
+    belongs = {it: dict(inputs[it].content.get("provenance", {})) for it in ("model", "corpus")}
+    return {"dictionaries": any_dictionaries_to_document(content, belongs | measured)}

@@ -1,7 +1,7 @@
-"""Measure dictionaries before a prompt is traced with them: one that reads another space gives a graph of nonsense.
+"""Measure dictionaries before anything is traced with them: one that reads another space gives a graph of nonsense.
 
-A prompt alone has too few tokens to tell, so a short text follows it. Where the model has no tokenizer, the prompt is
-all there is.
+One prompt alone has too few tokens to tell, so a short text follows it. Where the model has no tokenizer, the prompt is
+all there is; the prompts of a task are enough.
 """
 
 import dataclasses
@@ -16,8 +16,10 @@ from hagd.dictionaries.formats.conversion import rows_of
 from hagd.dictionaries.formats.found import Found
 from hagd.dictionaries.formats.probing import probe
 from hagd.errors import InvalidInputError
+from hagd.models.language_model import LanguageModel
 from hagd.models.loading import LoadedModel
 from hagd.tasks.prompt import Prompt
+from hagd.tasks.task import Task
 
 _MOST_TOKENS: Final = 512
 _MOST_CELLS: Final = 1 << 27
@@ -40,30 +42,52 @@ back into the drawer without a word; then he went out to look for his dog.
 """Prose of several kinds, so that many features of a dictionary of English text are active."""
 
 
-def in_measured_space(found: Found, loaded: LoadedModel, prompt: Prompt) -> Found:
+def in_measured_space(found: Found, model: LanguageModel, tokens: Int[Tensor, "batch pos"], place: str) -> Found:
     """Give the same dictionaries with what they read decided by a measurement, where their file leaves it open.
+
+    Args:
+        found: the dictionaries.
+        model: the one they belong to.
+        tokens: what it reads meanwhile; where these are too few, nothing is measured.
+        place: the stage whose `measure` leaves that out, for the message.
 
     Raises:
         InvalidInputError: a layer explains less than the mean does, or another space fits clearly better.
     """
-    tokens = _tokens(found, loaded, prompt)
     if tokens.shape[1] < _FEWEST_TOKENS:
         return found
     try:
-        return dataclasses.replace(found, space=probe(found, loaded.model, tokens).space)
+        return dataclasses.replace(found, space=probe(found, model, tokens).space)
     except InvalidInputError as error:
         raise InvalidInputError(
-            error.message, f"{error.hint}; --set prompt.measure=false takes them as they are"
+            error.message, f"{error.hint}; --set {place}.measure=false takes them as they are"
         ) from error
 
 
-def _tokens(found: Found, loaded: LoadedModel, prompt: Prompt) -> Int[Tensor, "batch pos"]:
-    content, shape = found.content, loaded.model.config
-    cells = 4 * shape.n_layers * shape.d_model
-    if isinstance(content, CrossLayerTranscoder):
-        cells += sum(it.shape[1] for it in content.w_enc)
-    most = max(_FEWEST_TOKENS, min(_MOST_TOKENS, _MOST_CELLS // cells))
+def tokens_around(found: Found, loaded: LoadedModel, prompt: Prompt) -> Int[Tensor, "batch pos"]:
+    """Give the tokens of a prompt and of a text behind it, as many as may be measured on."""
+    most = most_tokens(found, loaded.model)
     if loaded.tokenizer is None:
-        return torch.from_numpy(prompt.tokens)[None, : min(most, shape.n_positions)]
+        return torch.from_numpy(prompt.tokens)[None, : min(most, loaded.model.config.n_positions)]
     rows = rows_of(f"{prompt.text} {TEXT}", loaded)[:, :most]
     return rows[: max(1, most // rows.shape[1])]
+
+
+def tokens_of_task(found: Found, model: LanguageModel, task: Task) -> Int[Tensor, "batch pos"]:
+    """Give the prompts of one length that a task discovers on, as many as may be measured on.
+
+    Raises:
+        InvalidInputError: the task has none.
+    """
+    if not task.size("discover"):
+        raise InvalidInputError("the task has no prompts in D_discover", "give more prompts")
+    rows = max(task.batches["discover"], key=len).clean
+    return rows[: max(1, most_tokens(found, model) // rows.shape[1])]
+
+
+def most_tokens(found: Found, model: LanguageModel) -> int:
+    """Give how many tokens dictionaries may be measured on."""
+    cells = 4 * model.config.n_layers * model.config.d_model
+    if isinstance(found.content, CrossLayerTranscoder):
+        cells += sum(it.shape[1] for it in found.content.w_enc)
+    return max(_FEWEST_TOKENS, min(_MOST_TOKENS, _MOST_CELLS // cells))

@@ -2,14 +2,11 @@
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
 from hagd.artifacts.document import Document
-from hagd.dictionaries.cross_layer import Dictionaries
 from hagd.dictionaries.dictionary import neurons_of
-from hagd.dictionaries.formats.registry import check_belongs, read_folder
 from hagd.dictionaries.formats.spaces import fold
 from hagd.dictionaries.names import NEURONS
 from hagd.dictionaries.storage import any_dictionaries_to_document, dictionaries_to_document
@@ -18,9 +15,10 @@ from hagd.models.loading import LoadedModel, load_model
 from hagd.models.storage import model_to_document
 from hagd.pipeline.contract import Config, StageContext
 from hagd.tasks.prompt import Prompt, prompt_to_document
-from hagd_transcoder.measuring import in_measured_space
+from hagd_transcoder.dictionary_reading import read_found
+from hagd_transcoder.measuring import in_measured_space, tokens_around
 from hagd_transcoder.model_source import PretrainedSource
-from hagd_transcoder.prompt import PromptConfig, digest_of_dictionaries, read_prompt_config
+from hagd_transcoder.prompt import PromptConfig, read_prompt_config
 
 
 def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -> dict[str, Document]:
@@ -73,31 +71,7 @@ def _dictionaries(config: PromptConfig, loaded: LoadedModel, prompt: Prompt) -> 
     if config.dictionaries == NEURONS:
         found = {layer: neurons_of(block.mlp, layer) for layer, block in enumerate(loaded.model.blocks)}
         return dictionaries_to_document(found, {})
-    content = read_dictionaries(
-        config.dictionaries,
-        config.dictionaries_digest,
-        loaded,
-        any_name=config.any_name,
-        prompt=prompt if config.measure else None,
-    )
-    return any_dictionaries_to_document(content, {})
-
-
-def read_dictionaries(
-    path: str, digest: str | None, loaded: LoadedModel, *, any_name: bool, prompt: Prompt | None = None
-) -> Dictionaries:
-    """Read a folder of dictionaries of a model, and fold them into its spaces; measured before on a prompt, if given.
-
-    Raises:
-        InvalidInputError: they are not those of the digest, not of this model, do not explain it on the prompt, or
-            cannot be read or folded.
-    """
-    if digest is not None and digest != digest_of_dictionaries(path):
-        raise InvalidInputError(
-            "the dictionaries are not those that were asked for", "give the folder that the digest belongs to"
-        )
-    read = read_folder(Path(path).expanduser())
-    check_belongs(read, loaded, any_name=any_name)
-    if prompt is not None:
-        read = in_measured_space(read, loaded, prompt)
-    return fold(read, loaded.model).content
+    found = read_found(config.dictionaries, config.dictionaries_digest, loaded, any_name=config.any_name)
+    if config.measure:
+        found = in_measured_space(found, loaded.model, tokens_around(found, loaded, prompt), "prompt")
+    return any_dictionaries_to_document(fold(found, loaded.model).content, {})

@@ -48,8 +48,9 @@ def extract(
         progress: show progress on stderr.
         use: place in the plan -> another installed stage, as `{"transcoder": "my-transcoder"}`.
         tokenizer: of a `model` in memory, which text prompts need; a named model brings its own.
-        config: named settings (`seed`, `modulus`, `dictionary`, `resolution`, `sizes`, `budget`, `draws`,
-            `threshold`, `gguf`, `revision`), and fields of a stage as `transcoder={"n_features": 512}`.
+        config: named settings (`seed`, `modulus`, `dictionary`, `dictionaries`, `resolution`, `sizes`,
+            `budget`, `draws`, `threshold`, `gguf`, `revision`), and fields of a stage as
+            `transcoder={"n_features": 512}`.
 
     Raises:
         UsageError: a setting is refused.

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-_MOST_FILLED: Final = 1.25
+MOST_FILLED: Final = 1.25
 """How many times its content a band may be,"""
-_ROOM_TO_SPARE: Final = 2
+ROOM_TO_SPARE: Final = 2
 """besides so much room at each position, which costs less than one band more."""
 
 
@@ -32,13 +32,15 @@ class Band:
     """Where the band begins among all that is packed."""
 
 
-def bands_of(counts: Sequence[int]) -> tuple[Band, ...]:
+def bands_of(
+    counts: Sequence[int], most_filled: float = MOST_FILLED, room_to_spare: int = ROOM_TO_SPARE
+) -> tuple[Band, ...]:
     """Put positions into bands by how many are written at each; those with nothing before a band are left out."""
     bands: list[Band] = []
     first = written = room = start = 0
     for pos, count in enumerate([*counts, 0]):
         more, wider, length = written + count, max(room, count), pos + 1 - first
-        if written and (pos == len(counts) or wider > _MOST_FILLED * more / length + _ROOM_TO_SPARE):
+        if written and (pos == len(counts) or wider > most_filled * more / length + room_to_spare):
             bands.append(Band(first, pos, room, start))
             start += (pos - first) * room
             first, more, wider = pos, count, count
@@ -46,6 +48,11 @@ def bands_of(counts: Sequence[int]) -> tuple[Band, ...]:
             first = pos + 1
         written, room = more, wider
     return tuple(bands)
+
+
+def filled(bands: Sequence[Band]) -> int:
+    """Count the room of some bands."""
+    return sum(band.room * (band.last - band.first) for band in bands)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def coordinate_layers(frozen: FrozenPrompt, n_written: int) -> int:
     if kv_width >= shape.d_model or any(frozen.replacement.skip(it) is not None for it in range(shape.n_layers)):
         return 0
     layers = int(_LONGEST_COORDINATES * shape.d_model) // kv_width
-    while layers and n_written * kv_width * layers * (layers + 1) // 2 > _MOST_COORDINATE_CELLS:
+    while layers and n_written * kv_width * layers > _MOST_COORDINATE_CELLS:
         layers -= 1
     return layers
 
@@ -77,33 +77,49 @@ class Coordinates:
         self._blocks, self._most_layers = blocks, most_layers
         self._products, self._sums = products, sums
         self._kv_width = len(blocks[0].w_v)
-        self._views: dict[tuple[tuple[int, ...], int], View] = {}
-        self._heads: dict[tuple[tuple[int, ...], int], Tensor] = {}
+        self._streams: dict[int, View] = {}
+        self._views: dict[int, View] = {}
+        self._between: dict[int, Tensor] = {}
         self._room = blocks[0].w_v.new_empty(0)
 
     def spans(self, layers: tuple[int, ...]) -> Float[Tensor, "coordinate d_model"]:
         """Give the vectors of the stream that are the coordinates of some layers."""
         return torch.cat([self._blocks[layer].w_v for layer in layers])
 
-    def view(self, layers: tuple[int, ...], number: int) -> View:
-        """Give a block in the coordinates of the value spans of some layers above it."""
-        if (layers, number) not in self._views:
-            block = self._blocks[number]
-            writers = block.writers
-            if layers:
-                spans = self.spans(layers)
-                writers = {source: multiply(written, spans.T) for source, written in writers.items()}
-            packed = {source: block.slots[source].pack(written) for source, written in writers.items()}
-            self._views[layers, number] = View(self.heads(layers, number), packed)
-        return self._views[layers, number]
+    def length(self, layers: tuple[int, ...]) -> int:
+        """Give how many coordinates the value spans of some layers make."""
+        return len(layers) * self._kv_width
 
-    def heads(self, layers: tuple[int, ...], number: int) -> Float[Tensor, "coordinate width"]:
-        """Give what the heads of a block read, in the coordinates of the value spans of some layers above it."""
+    def spans_above(self, number: int) -> Float[Tensor, "coordinate d_model"]:
+        """Give the coordinates of all states that come down to a block in value spans.
+
+        Those of a state from fewer layers above it are the last of them, since states take in one layer after another.
+        """
+        return self.spans(tuple(reversed(range(number + 1, min(number + 1 + self._most_layers, len(self._blocks))))))
+
+    def view(self, layers: tuple[int, ...], number: int) -> View:
+        """Give a block in the coordinates of a state that has come down to it through the value spans of `layers`."""
         if not layers:
-            return self._blocks[number].w_o
-        if (layers, number) not in self._heads:
-            self._heads[layers, number] = self.spans(layers) @ self._blocks[number].w_o
-        return self._heads[layers, number]
+            if number not in self._streams:
+                block = self._blocks[number]
+                packed = {source: block.slots[source].pack(written) for source, written in block.writers.items()}
+                self._streams[number] = View(block.w_o, packed)
+            return self._streams[number]
+        if number not in self._views:
+            block, spans = self._blocks[number], self.spans_above(number)
+            packed = {
+                source: block.slots[source].pack(multiply(written, spans.T))
+                for source, written in block.writers.items()
+            }
+            self._views[number] = View(multiply(spans, block.w_o), packed)
+        whole, length = self._views[number], self.length(layers)
+        return View(whole.heads[-length:], {source: it[:, -length:] for source, it in whole.writers.items()})
+
+    def between(self, number: int) -> Float[Tensor, "kv_width width"]:
+        """Give what the heads of a block read of the values of the next one's."""
+        if number not in self._between:
+            self._between[number] = self._blocks[number + 1].w_v @ self._blocks[number].w_o
+        return self._between[number]
 
     def begin(self, rows: Standing, layer: int) -> State:
         """Give the state of rows that will read the values of a layer, whose place is the first of its coordinates.
@@ -127,6 +143,10 @@ class Coordinates:
         state.coordinates = multiply(state.coordinates, self._blocks[layer].w_v).to(self._sums)
         if points is not None:
             state.coordinates[rows.positions, rows.numbers] += points
+
+    def last_apart(self, layer: int) -> int:
+        """Give the lowest layer that meets a state from some layer while it is in the coordinates of value spans."""
+        return max(0, layer - self._most_layers)
 
     def read(self, state: State) -> Float[Tensor, "pos row coordinate"]:
         """Give what the rows read, as products take it."""

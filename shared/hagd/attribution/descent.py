@@ -88,7 +88,7 @@ class Descent:
             if layer < 0:
                 self._meet_own_tokens(points, rows, out)
                 return
-            self._meeting.meet_points(points.to(self._dtype), rows, layer, out)
+            self._meeting.meet_points(points, rows, range(layer, layer + 1), out)
             points = self.past_mlp(points, rows, layer)
         self._run_down(read_behind(self._blocks[layer], reads if self.parallel else points), points, rows, layer, out)
 
@@ -111,7 +111,7 @@ class Descent:
         if layer is None:
             self._meet_own_tokens(points, rows, out)
         else:
-            self._meeting.meet_points(points.to(self._dtype), rows, layer, out, added=True)
+            self._meeting.meet_points(points, rows, range(layer, layer + 1), out)
 
     def past_mlp(
         self, points: Float[Tensor, "row d_model"], rows: Standing, layer: int
@@ -134,6 +134,22 @@ class Descent:
         state = self._coordinates.begin(rows, layer)
         spread(patterns_at(self._blocks[layer], rows), z, rows, self._coordinates.first(state))
         self._coordinates.settle(state, points, rows, layer)
+        apart = state.points
+        self._descend(state, z, points, rows, layer, out)
+        if apart is not None:
+            # They met nothing on the way until coordinates became a vector of the stream, if ever.
+            self._meeting.meet_points(apart, rows, range(self._coordinates.last_apart(layer), layer), out)
+
+    def _descend(
+        self,
+        state: State,
+        z: Float[Tensor, "kv_head group row d_head"],
+        points: Float[Tensor, "row d_model"] | None,
+        rows: Standing,
+        layer: int,
+        out: Float[Tensor, "row column"],
+    ) -> None:
+        """Meet what all blocks below one write, and the tokens."""
         for number in reversed(range(layer)):
             self._meeting.meet(state, rows, number, out)
             beside = self._beside_mlp(state, rows, number)
@@ -173,8 +189,7 @@ class Descent:
     ) -> None:
         """Do as `_mix` does, in the block below the one behind whose heads targets read `z`."""
         block = self._blocks[layer]
-        between = self._coordinates.heads((layer + 1,), layer)
-        patterns, ways = through_two(self._blocks[layer + 1], block, between, z, rows)
+        patterns, ways = through_two(self._blocks[layer + 1], block, self._coordinates.between(layer), z, rows)
         if points is not None:
             patterns = torch.cat([patterns, patterns_at(block, rows)], dim=2)
             ways = torch.cat([ways, read_behind(block, points)], dim=1)

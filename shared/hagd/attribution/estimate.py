@@ -15,7 +15,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from hagd.artifacts.mapped import PAGE_BYTES
-from hagd.attribution.bands import bands_of
+from hagd.attribution.bands import bands_of, filled
 from hagd.attribution.build import BUFFER_CELLS, MOST_TOGETHER, parts_together
 from hagd.attribution.build_heads import SOURCES_TOGETHER
 from hagd.attribution.columns import Columns
@@ -23,6 +23,7 @@ from hagd.attribution.coordinates import coordinate_layers
 from hagd.attribution.descent import CHUNK_CELLS, HALF_CHUNK_CELLS
 from hagd.attribution.frozen import FrozenPrompt
 from hagd.attribution.heard_tokens import hears_tokens
+from hagd.attribution.own_positions import MOST_FILLED, ROOM_TO_SPARE
 from hagd.attribution.row_table import READ_CELLS
 from hagd.errors import InvalidInputError
 from hagd.models.precision import multiplies_bfloat16
@@ -31,6 +32,8 @@ Spill = Literal["auto", "always", "never"]
 """Whether rows go into a file: where memory would not hold them, in any case, or not at all."""
 _STREAMS: Final = 6
 """Tensors of the size of one chunk's stream that are alive at once."""
+_INDEX_CELLS: Final = 4
+"""Two numbers of eight bytes, in cells of four."""
 _COLUMN_CELLS: Final = 12
 """Numbers that say of a column what it is, in cells of four bytes."""
 _SHARE: Final = 0.9
@@ -206,13 +209,16 @@ def _descent_cells(frozen: FrozenPrompt, columns: Columns, chunk: int) -> int:
     packed = [_packed(frozen, columns, layer) for layer in layers]
     cells = 0
     for layer, here in enumerate(written):
-        # One view for each state that comes down to the layer: of rows that began one layer above, two, and so on.
-        coordinates = kv_width * _triangle(min(spans, shape.n_layers - 1 - layer))
-        cells += here * d_model + packed[layer] * (d_model + coordinates)
+        coordinates = kv_width * min(spans, shape.n_layers - 1 - layer)
+        # Rows from far above come down as vectors of the stream.
+        stream = d_model if layer < shape.n_layers - 1 - spans else 0
+        cells += here * d_model + packed[layer] * (stream + coordinates)
         cells += (coordinates + d_model) * width + kv_width * d_model
         cells += shape.n_heads * n_pos * n_pos
+    cells += _own_slots(frozen, columns) * (d_model + _INDEX_CELLS)
     if hears_tokens(frozen):
-        cells += _triangle(n_pos) * (d_model + kv_width * _triangle(min(spans, shape.n_layers - 1)))
+        cells += filled(bands_of(range(1, n_pos + 1), MOST_FILLED, ROOM_TO_SPARE)) * d_model
+        cells += _triangle(n_pos) * (d_model + kv_width * min(spans, shape.n_layers - 1))
     together = _deep_rows(frozen, chunk) * (_STREAMS * n_pos * d_model + max(packed) + max(written))
     return cells + max(3 * max(written) * d_model, together)
 
@@ -225,7 +231,15 @@ def _packed(frozen: FrozenPrompt, columns: Columns, layer: int) -> int:
     }
     if layer not in packed:
         packed[layer] = bands_of([1] * columns.n_pos)
-    return sum(band.room * (band.last - band.first) for bands in packed.values() for band in bands)
+    return sum(map(filled, packed.values()))
+
+
+def _own_slots(frozen: FrozenPrompt, columns: Columns) -> int:
+    """Count all that is written anywhere, with the room that wide bands leave empty."""
+    counts, layers = _counts(columns), range(columns.n_layers)
+    written = [counts[source] for layer in layers for source in frozen.replacement.writers(layer)]
+    by_pos = np.sum(written, axis=0) if written else np.zeros(columns.n_pos, dtype=np.int64)
+    return filled(bands_of((by_pos + columns.n_layers).tolist(), MOST_FILLED, ROOM_TO_SPARE))
 
 
 def _choosing_cells(frozen: FrozenPrompt, columns: Columns, features: int, chunk: int) -> int:

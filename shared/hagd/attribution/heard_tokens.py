@@ -15,7 +15,8 @@ from hagd.attribution.blocks import Block
 from hagd.attribution.columns import Columns
 from hagd.attribution.coordinates import Coordinates, State
 from hagd.attribution.frozen import FrozenPrompt
-from hagd.attribution.meeting import add_blocks, meet_slots
+from hagd.attribution.meeting import meet_slots
+from hagd.attribution.own_positions import MOST_FILLED, ROOM_TO_SPARE, meet_own
 from hagd.attribution.standing import Standing
 from hagd.models.precision import multiply
 
@@ -57,23 +58,39 @@ class HeardTokens:
         if direct:
             pairs[queries == keys] += embed
         self._pairs, self._slots = pairs, Slots(queries, keys, bands_of(range(1, n_pos + 1)))
-        self._views: dict[tuple[int, ...], Float[Tensor, "slot coordinate"]] = {}
+        self._wide = Slots(queries, keys, bands_of(range(1, n_pos + 1), MOST_FILLED, ROOM_TO_SPARE))
+        self._packed_wide: Float[Tensor, "slot d_model"] | None = None
+        self._views: dict[bool, Float[Tensor, "slot coordinate"]] = {}
 
     def meet(self, state: State, rows: Standing, out: Float[Tensor, "row column"]) -> None:
         """Add the edges from tokens through the heads of the first block, and where they are direct, beside those."""
         read, slots, at = self._coordinates.read(state), self._slots, self._columns.token()
-        own = None if state.points is None else rows.by_block(state.points.to(read.dtype))
+        if state.points is not None:
+            self._meet_own(state.points.to(read.dtype), rows, out)
         for met in meet_slots(read, rows, slots, self._packed(state.layers)):
-            if own is not None:
-                add_blocks(met, own, rows, self._packed(()))
             end = met.band.first + len(met.products)
             out[met.top :, at : at + end] += met.products.sum(0)[:end].T
 
+    def _meet_own(self, points: Float[Tensor, "row d_model"], rows: Standing, out: Float[Tensor, "row column"]) -> None:
+        by_block, at = rows.by_block(points), self._columns.token()
+        for band in self._wide.before(rows.n_pos):
+            length = band.last - band.first
+            here = slice(band.start, band.start + length * band.room)
+            own = meet_own(by_block, rows, band, self._own_pairs()[here].view(length, band.room, -1))
+            if own is not None:
+                out[own.rows, at : at + band.room] += own.products
+
+    def _own_pairs(self) -> Float[Tensor, "slot d_model"]:
+        if self._packed_wide is None:
+            self._packed_wide = self._wide.pack(self._pairs)
+        return self._packed_wide
+
     def _packed(self, layers: tuple[int, ...]) -> Float[Tensor, "slot coordinate"]:
-        if layers not in self._views:
-            pairs = multiply(self._pairs, self._coordinates.spans(layers).T) if layers else self._pairs
-            self._views[layers] = self._slots.pack(pairs)
-        return self._views[layers]
+        if bool(layers) not in self._views:
+            pairs = multiply(self._pairs, self._coordinates.spans_above(0).T) if layers else self._pairs
+            self._views[bool(layers)] = self._slots.pack(pairs)
+        whole = self._views[bool(layers)]
+        return whole[:, -self._coordinates.length(layers) :] if layers else whole
 
 
 def written_about_tokens(block: Block, embed: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pair d_model"]:

@@ -68,7 +68,7 @@ def spread(
 ) -> None:
     """Write, to a place, the sum over all ways of a vector times its pattern at the position of its row."""
     n_kv, _, _, d_head = vectors.shape
-    by_head = place.unflatten(2, (n_kv, d_head))
+    by_head, flat = place.unflatten(2, (n_kv, d_head)), vectors.flatten(2)
     for pattern, (_, first, last) in zip(patterns, rows.groups, strict=True):
-        part = pattern.transpose(1, 2) @ vectors[:, :, first:last].flatten(2)
-        by_head[:, first:last] = part.unflatten(2, (last - first, d_head)).permute(1, 2, 0, 3)
+        part = torch.bmm(pattern.transpose(1, 2), flat[:, :, first * d_head : last * d_head])
+        by_head[:, first:last] = part.view(n_kv, -1, last - first, d_head).permute(1, 2, 0, 3)

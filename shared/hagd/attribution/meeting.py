@@ -12,6 +12,7 @@ from hagd.attribution.bands import Band, Slots
 from hagd.attribution.blocks import Block
 from hagd.attribution.columns import Columns
 from hagd.attribution.coordinates import Coordinates, State
+from hagd.attribution.own_positions import OwnPositions
 from hagd.attribution.standing import Standing
 from hagd.models.precision import multiply
 
@@ -45,24 +46,7 @@ def meet_slots(
             continue
         for number, pos in enumerate(range(band.first, last)):
             alone = Band(pos, pos + 1, band.room, band.start + number * band.room)
-            yield Met(alone, top, multiply(read[pos, top:], written[number].T).T[None])
-
-
-def add_blocks(
-    met: Met,
-    points: Float[Tensor, "block within d_model"],
-    rows: Standing,
-    packed: Float[Tensor, "slot d_model"],
-) -> None:
-    """Add the products of what rows read at their own positions, by `Standing.by_block`, with what is written there."""
-    band, top, products = met
-    blocks, here = rows.between(band.first, band.first + len(products))
-    if here.start == here.stop:
-        return
-    positions = rows.positions[here] - band.first
-    written = packed[band.start : band.start + len(products) * band.room].view(len(products), band.room, -1)
-    found = torch.bmm(points[blocks], written[rows.of_blocks[blocks] - band.first].transpose(1, 2))
-    products[positions, :, rows.numbers[here] - top] += found[rows.block[here] - blocks.start, rows.within[here]]
+            yield Met(alone, top, multiply(read[pos, top:], written[number].contiguous().T).T[None])
 
 
 class Meeting:
@@ -77,43 +61,25 @@ class Meeting:
             coordinates: in which both sides are given.
         """
         self._columns, self._blocks, self._coordinates = columns, blocks, coordinates
+        self._own = OwnPositions(columns, blocks)
         # Features that write to more than one layer have edges that are sums.
         self._sums = any(len(block.writers) > 1 for block in blocks)
 
     def meet(self, state: State, rows: Standing, layer: int, out: Float[Tensor, "row column"]) -> None:
-        """Write the edges from everything that the MLP of a layer writes."""
+        """Write the edges from everything that the MLP of a layer writes to the coordinates of a state."""
         read = self._coordinates.read(state)
-        blocks = None if state.points is None else rows.by_block(state.points.to(read.dtype))
-        whole = self._coordinates.view((), layer).writers
         for source, packed in self._coordinates.view(state.layers, layer).writers.items():
             for met in meet_slots(read, rows, self._blocks[layer].slots[source], packed):
-                if blocks is not None:
-                    add_blocks(met, blocks, rows, whole[source])
-                self._put(met, source, layer, out, added=self._sums)
+                self._put(met, source, layer, out)
 
     def meet_points(
-        self,
-        points: Float[Tensor, "row d_model"],
-        rows: Standing,
-        layer: int,
-        out: Float[Tensor, "row column"],
-        *,
-        added: bool = False,
+        self, points: Float[Tensor, "row d_model"], rows: Standing, layers: range, out: Float[Tensor, "row column"]
     ) -> None:
-        """Write, or add, the edges from what the MLP of a layer writes at single positions, one per row.
+        """Add the edges from what the MLPs of some layers write at single positions, one per row."""
+        self._own.meet(points, rows, layers, out)
 
-        `points` are as products take them.
-        """
-        blocks = rows.by_block(points)
-        for source, packed in self._coordinates.view((), layer).writers.items():
-            for band in self._blocks[layer].slots[source].before(rows.n_pos):
-                top, n_pos = rows.seeing[band.first], min(band.last, rows.n_pos) - band.first
-                met = Met(band, top, points.new_zeros(n_pos, band.room, len(points) - top))
-                add_blocks(met, blocks, rows, packed)
-                self._put(met, source, layer, out, added=added or self._sums)
-
-    def _put(self, met: Met, source: int, layer: int, out: Float[Tensor, "row column"], *, added: bool) -> None:
-        """Write, or add, the edges from what one source layer writes to a layer, at the positions of one band."""
+    def _put(self, met: Met, source: int, layer: int, out: Float[Tensor, "row column"]) -> None:
+        """Write the edges from what one source layer writes to a layer, at the positions of one band."""
         band, top, products = met
         places, bounds = self._blocks[layer].slots[source].places, self._columns.bounds[source]
         end = band.first + len(products)
@@ -126,13 +92,9 @@ class Meeting:
             features = flat[places[first - bounds[0] : last - bounds[0]] - band.start]
             # Of another source layer, none.
             errors = flat[places[n_features + band.first : n_features + end] - band.start]
-        _write(out[top:, first:last], features.T, added=added)
+        if self._sums:
+            out[top:, first:last] += features.T
+        else:
+            out[top:, first:last] = features.T
         if source == layer:
-            _write(out[top:, start + band.first : start + end], errors.T, added=added)
-
-
-def _write(place: Float[Tensor, "row column"], edges: Float[Tensor, "row column"], *, added: bool) -> None:
-    if added:
-        place += edges
-    else:
-        place.copy_(edges)
+            out[top:, start + band.first : start + end] = errors.T

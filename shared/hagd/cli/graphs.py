@@ -24,7 +24,6 @@ from hagd.cli.options import (
 )
 from hagd.cli.output import say, write_fields, write_json, write_table, write_text
 from hagd.cli.tracing import build_trace, prune, qk, split_by_head, take_in, write_neuronpedia
-from hagd.dictionaries.names import NEURONS
 from hagd.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,12 +55,6 @@ ToOption = Annotated[Path | None, typer.Option("--to", "-o", help="File to write
 def build(
     settings: "Settings",
     text: Annotated[str | None, typer.Option(help="One prompt to trace, in place of a task.")] = None,
-    dictionaries: Annotated[
-        str,
-        typer.Option(
-            help="Of --text: neurons, or dictionaries in any layout that convert reads: a folder, or hub:OWNER/NAME."
-        ),
-    ] = NEURONS,
     target: Annotated[
         list[str], typer.Option(help="Of --text: token that the graph ends at; the likeliest by default. Repeatable.")
     ] = [],  # noqa: B006  # typer copies it
@@ -92,13 +85,11 @@ def build(
     if text is not None:
         if use:
             raise UsageError("--text and --use exclude each other", "a prompt is traced by stages of its own")
-        asked = PromptSettings(text, dictionaries, tuple(target), against, nodes, heads, read_vectors(vector))
+        asked = PromptSettings(text, tuple(target), against, nodes, heads, read_vectors(vector))
         build_trace(settings, asked, out, store=store, threads=threads, dry_run=dry_run, quiet=quiet, as_json=as_json)
         return
-    if target or vector or against is not None or nodes is not None or heads or dictionaries != NEURONS:
-        raise UsageError(
-            "--dictionaries, --target, --vector, --against, --nodes and --heads belong to --text", "add --text"
-        )
+    if target or vector or against is not None or nodes is not None or heads:
+        raise UsageError("--target, --vector, --against, --nodes and --heads belong to --text", "add --text")
     plan = build_plan(settings, upto="coarsening", use=use_of(use))
     folder = out or default_folder(settings, plan)
     if dry_run:

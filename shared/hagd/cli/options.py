@@ -55,7 +55,11 @@ def read_settings(
     prompts: Annotated[Path | None, typer.Option(help="Prompt pairs, one JSON object a line.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of model, dictionaries and verification.")] = 0,
     dictionary: Annotated[
-        str | None, typer.Option(help="transcoder, gated or neurons; on text transcoder or cross-layer.")
+        str | None, typer.Option(help="transcoder, gated or neurons; on text transcoder, cross-layer or hagd-paper.")
+    ] = None,
+    dictionaries: Annotated[
+        str | None,
+        typer.Option(help="Dictionaries to take, in any layout that convert reads: a folder, or hub:OWNER/NAME."),
     ] = None,
     resolution: Annotated[str | None, typer.Option(help="feature, or mixed: whole blocks may be nodes.")] = None,
     sizes: Annotated[str | None, typer.Option(help="Circuit sizes in nodes, such as 49,70,106.")] = None,
@@ -78,6 +82,7 @@ def read_settings(
         modulus=modulus,
         seed=seed,
         dictionary=dictionary,
+        dictionaries=dictionaries,
         resolution=resolution,
         sizes=_sizes(sizes),
         budget=budget,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hagd.artifacts.document import Document
-from hagd.dictionaries import cross_layer
+from hagd.dictionaries import cross_layer, paper_autoencoder
 from hagd.dictionaries.cross_layer import (
     CrossLayerTranscoder,
     Dictionaries,
@@ -15,7 +15,7 @@ from hagd.dictionaries.cross_layer import (
     cross_layer_to_document,
 )
 from hagd.dictionaries.dictionary import Dictionary, DictionaryKind, Ranking
-from hagd.errors import CorruptArtifactError
+from hagd.errors import CorruptArtifactError, InvalidInputError
 from hagd.models.language_model import ACTIVATIONS
 
 SCHEMA = "hagd.dictionaries/v1"
@@ -65,7 +65,16 @@ def any_dictionaries_to_document(dictionaries: Dictionaries, metrics: Mapping[st
 
 
 def any_dictionaries_from_document(document: Document, device: str = "cpu") -> Dictionaries:
-    """Read dictionaries of layers, or a transcoder across layers; errors as in `dictionaries_from_document`."""
+    """Read dictionaries of layers, or a transcoder across layers; errors as in `dictionaries_from_document`.
+
+    Raises:
+        InvalidInputError: it holds the paper's autoencoders, which replace no MLP.
+    """
+    if document.content.get("schema") == paper_autoencoder.SCHEMA:
+        raise InvalidInputError(
+            "these are the paper's autoencoders of the residual stream, which replace no MLP",
+            "they are there to be measured; train dictionaries without --dictionary hagd-paper",
+        )
     if document.content.get("schema") == cross_layer.SCHEMA:
         return cross_layer_from_document(document, device)
     return dictionaries_from_document(document, device)

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from hagd.corpora.sources import digest_of_files, files_of
+from hagd.dictionaries.names import PAPER
 from hagd.errors import UsageError
+from hagd.extraction.dictionary_folder import folder_of
 from hagd.extraction.plan import PRINCIPAL, RUNS_FOLDER, digest_of_plan
-from hagd.extraction.prompt_plan import folder_of
 from hagd.extraction.settings import Settings, model_config
 from hagd.hub.names import is_hub
 from hagd.pipeline.contract import StageSpec
@@ -16,6 +17,7 @@ from hagd.pipeline.request import PlanEntry, Request
 from hagd.pipeline.stages import check_plan, plan_entry
 
 CORPUS_STAGES: Final = ("corpus", "corpus-transcoder")
+PAPER_STAGES: Final = ("corpus", "paper-autoencoder")
 EVALUATION_STAGES: Final = ("corpus", "corpus-evaluation")
 _OF_A_TASK: Final = (
     "task",
@@ -26,6 +28,7 @@ _OF_A_TASK: Final = (
     "budget",
     "draws",
     "threshold",
+    "dictionaries",
 )
 TRAIN: Final = "transcoder-train"
 """The request id of a training run in its folder."""
@@ -58,8 +61,11 @@ def build_corpus_plan(
     given = [name for name in _OF_A_TASK if getattr(settings, name) not in (None, ())]
     if given:
         raise UsageError(f"--data and --{given[0]} exclude each other", "train on text or on the prompts of a task")
+    read = {"mix": dict(mix)} if mix else {}
+    if settings.dictionary == PAPER:
+        return _plan(settings, data, read, PAPER_STAGES, {}, TRAIN, stages)
     own = {"kind": settings.dictionary} if settings.dictionary else {}
-    return _plan(settings, data, {"mix": dict(mix)} if mix else {}, CORPUS_STAGES, own, TRAIN, stages)
+    return _plan(settings, data, read, CORPUS_STAGES, own, TRAIN, stages)
 
 
 def build_evaluation_plan(

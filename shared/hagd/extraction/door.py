@@ -80,8 +80,9 @@ def trace(
     if out is None and _is_module(model):
         raise UsageError("a model in memory needs a folder to be kept in", "add out=FOLDER")
     named, overrides = _sorted(config, {"gguf", "revision"}, PROMPT_STAGES)
-    settings = Settings(model=_model_path(model, tokenizer, out), overrides=overrides, **named)
-    asked = PromptSettings(text, str(dictionaries), tuple(targets), against, nodes, heads, vectors)
+    path = _model_path(model, tokenizer, out)
+    settings = Settings(model=path, dictionaries=str(dictionaries), overrides=overrides, **named)
+    asked = PromptSettings(text, tuple(targets), against, nodes, heads, vectors)
     plan = build_prompt_plan(settings, asked)
     folder = out or prompt_folder(settings, plan)
     request = Request(PRINCIPAL, TRACE, plan, labels={"command": "hagd.trace"})
@@ -114,6 +115,8 @@ def _sorted(
     named = {name: value for name, value in config.items() if name in names}
     if "sizes" in named:
         named["sizes"] = tuple(named["sizes"])
+    if isinstance(named.get("dictionaries"), Path):
+        named["dictionaries"] = str(named["dictionaries"])
     overrides: dict[str, Mapping[str, Any]] = {}
     for stage in sorted(set(config) - names):
         given: Any = config[stage]

@@ -21,8 +21,10 @@ RUNS_FOLDER: Final = "runs"
 PRINCIPAL: Final = "local"
 EXTRACT: Final = "extract"
 """The request id of a whole extraction in its folder: one folder, one extraction."""
-SENT: Final = frozenset(field.name for field in fields(Settings)) - {"prompts"}
-"""The settings that another system may send; prompts would be a file of this machine."""
+SENT: Final = frozenset(field.name for field in fields(Settings)) - {"prompts", "dictionaries"}
+"""The settings that another system may send; the others would be files of this machine."""
+IMPORT_DICTIONARIES: Final = "dictionary-import"
+"""The stage that stands in the place of training where dictionaries are given."""
 _SETTINGS: Final = TypeAdapter(Settings)
 
 
@@ -46,6 +48,10 @@ def build_plan(
         UsageError: a setting is refused.
     """
     chosen = dict(use or {})
+    if settings.dictionaries is not None:
+        if "transcoder" in chosen:
+            raise UsageError("both dictionaries and a stage that makes some are given", "leave one of the two out")
+        chosen["transcoder"] = IMPORT_DICTIONARIES
     unknown = sorted(set(chosen) - set(STAGES))
     if unknown:
         raise UsageError(f"the plan has no place {unknown[0]!r}", f"places: {', '.join(STAGES)}")

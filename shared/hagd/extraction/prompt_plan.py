@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from hagd.dictionaries.names import NEURONS
 from hagd.errors import UsageError
+from hagd.extraction.dictionary_folder import folder_of
 from hagd.extraction.plan import PRINCIPAL, RUNS_FOLDER, digest_of_plan
 from hagd.extraction.settings import Settings, model_config
-from hagd.hub.names import is_hub
 from hagd.pipeline.contract import StageSpec
 from hagd.pipeline.local_files import digest_of_file
 from hagd.pipeline.request import PlanEntry, Request
@@ -29,8 +29,6 @@ class PromptSettings:
     """What is traced, and how far."""
 
     text: str
-    dictionaries: str = NEURONS
-    """`neurons`, a folder, or `hub:OWNER/NAME[/FOLDER][@REVISION]`."""
     targets: tuple[str, ...] = ()
     against: str | None = None
     nodes: int | None = None
@@ -46,7 +44,7 @@ def build_prompt_plan(
     """Give the plan, every config checked by its stage.
 
     Args:
-        settings: of these the model and the overrides count.
+        settings: of these the model, the dictionaries (neurons where there are none) and the overrides count.
         asked: the prompt.
         stages: stages by id; the installed ones when None.
 
@@ -69,8 +67,8 @@ def build_prompt_plan(
         "prompt": {"model": model_config(settings), "text": asked.text},
         "local-graph": {"targets": list(asked.targets)} if asked.targets else {},
     }
-    if asked.dictionaries != NEURONS:
-        configs["prompt"]["dictionaries"] = str(folder_of(asked.dictionaries).absolute())
+    if settings.dictionaries not in (None, NEURONS):
+        configs["prompt"]["dictionaries"] = str(folder_of(settings.dictionaries).absolute())
     if asked.vectors:
         configs["local-graph"]["vectors"] = {name: list(map(float, it)) for name, it in asked.vectors.items()}
     if asked.against is not None:
@@ -84,16 +82,6 @@ def build_prompt_plan(
     )
     check_plan(Request(PRINCIPAL, TRACE, plan), stages)
     return plan
-
-
-def folder_of(dictionaries: str) -> Path:
-    """Give the folder that a path or `hub:OWNER/NAME[/FOLDER][@REVISION]` names; errors as the hub answers."""
-    if not is_hub(dictionaries):
-        return Path(dictionaries).expanduser()
-    # The formats, which tell what a repository is of, load torch.
-    from hagd.dictionaries.formats.sharing import dictionaries_at  # noqa: PLC0415
-
-    return dictionaries_at(dictionaries)
 
 
 def build_import_plan(path: Path, stages: Mapping[str, StageSpec] | None = None) -> tuple[PlanEntry, ...]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from hagd.errors import InvalidInputError, UsageError
+from hagd.extraction.dictionary_folder import folder_of
 from hagd.tasks.registry import find_task
 
 STAGES: Final = ("subject", "transcoder", "coarsening", "traversal", "verification")
@@ -41,6 +42,8 @@ class Settings:
     seed: int = 0
     dictionary: str | None = None
     """`transcoder`, `gated`, `neurons`, or `auto`: by the architecture of the model."""
+    dictionaries: str | None = None
+    """A folder in any format that is read, or `hub:OWNER/NAME[/FOLDER][@REVISION]`, in place of training some."""
     resolution: str | None = None
     """`feature`, `mixed` (whole blocks may be nodes), or `auto`: by the size of the model."""
     sizes: tuple[int, ...] = ()
@@ -61,7 +64,8 @@ def stage_configs(settings: Settings) -> dict[str, dict[str, Any]]:
     Raises:
         UnknownNameError: the task, a kind of dictionary or a stage does not exist.
         InvalidInputError: a number is out of range, or the prompts cannot be read.
-        UsageError: neither a task nor prompts are given, or they contradict each other.
+        UsageError: neither a task nor prompts are given, or settings contradict each other.
+        UnauthenticatedError, PermissionDeniedError, UnavailableError: as the hub answers for dictionaries on it.
     """
     _check_numbers(settings)
     _check_choice("dictionary", settings.dictionary, DICTIONARIES)
@@ -71,7 +75,7 @@ def stage_configs(settings: Settings) -> dict[str, dict[str, Any]]:
         raise UsageError(f"there is no stage {unknown[0]!r}", f"stages: {', '.join(STAGES)}")
     configs: dict[str, dict[str, Any]] = {
         "subject": {"task": _task(settings), "model": model_config(settings)},
-        "transcoder": _given(kind=settings.dictionary),
+        "transcoder": _dictionaries(settings),
         "coarsening": _given(resolution=settings.resolution),
         "traversal": _given(
             resolution=settings.resolution, budget=settings.budget, max_nodes=max(settings.sizes, default=None)
@@ -80,7 +84,8 @@ def stage_configs(settings: Settings) -> dict[str, dict[str, Any]]:
     }
     if settings.seed:
         for stage in STAGES:
-            configs[stage]["seed"] = settings.seed
+            if stage != "transcoder" or settings.dictionaries is None:
+                configs[stage]["seed"] = settings.seed
     return {stage: _merged(config, settings.overrides.get(stage, {})) for stage, config in configs.items()}
 
 
@@ -132,6 +137,19 @@ def _task(settings: Settings) -> dict[str, Any]:
     if settings.modulus is not None and entry.name != "modular-addition":
         raise UsageError(f"the task {entry.name!r} has no modulus", "leave --modulus out")
     return {"name": entry.name, **_given(modulus=settings.modulus)}
+
+
+def _dictionaries(settings: Settings) -> dict[str, Any]:
+    """Give what says how dictionaries are trained, or where they lie."""
+    if settings.dictionaries is None:
+        return _given(kind=settings.dictionary)
+    if settings.dictionary is not None:
+        raise UsageError("both a kind of dictionary and dictionaries are given", "leave one of the two out")
+    if settings.dictionaries in DICTIONARIES:
+        raise UsageError(
+            f"{settings.dictionaries!r} is a kind of dictionary", f"say --dictionary {settings.dictionaries}"
+        )
+    return {"dictionaries": str(folder_of(settings.dictionaries).absolute())}
 
 
 def model_config(settings: Settings) -> dict[str, Any]:

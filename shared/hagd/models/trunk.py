@@ -20,6 +20,8 @@ class Passage:
 
     heard: Float[Tensor, "batch pos d_model"]
     """The residual before the norm."""
+    attended: Float[Tensor, "batch pos d_model"]
+    """The residual that what it writes is added to, which makes the residual behind the block."""
     x: Float[Tensor, "batch pos d_model"]
     """What the MLP reads: the same behind the norm."""
     out: Float[Tensor, "batch pos d_model"]
@@ -58,7 +60,7 @@ def run_trunk(
             heard = model.mlp_reads(resid, attended)
             x = block.norm_mlp(heard)
             out = block.mlp(x).to(resid.dtype)
-        instead = visit(layer, Passage(heard, x, out))
+        instead = visit(layer, Passage(heard, attended, x, out))
         resid = attended + (out if instead is None else instead)
     return resid
 

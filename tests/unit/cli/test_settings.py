@@ -7,7 +7,7 @@ import pytest
 
 from hagd.cli.options import read_settings
 from hagd.errors import InvalidInputError, UnknownNameError, UsageError
-from hagd.extraction.plan import default_folder, use_of
+from hagd.extraction.plan import build_plan, default_folder, use_of
 from hagd.extraction.settings import Settings, parse_assignments, stage_configs
 from hagd.pipeline.request import PlanEntry
 
@@ -62,6 +62,35 @@ def test_overrides_lie_over_all_and_within_groups() -> None:
     configs = stage_configs(Settings(task="modular-addition", modulus=7, dictionary="gated", overrides=overrides))
     assert configs["subject"]["task"] == {"name": "modular-addition", "modulus": 31}
     assert configs["transcoder"] == {"kind": "neurons", "k": 32}
+
+
+def test_given_dictionaries_take_the_place_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    settings = Settings(task="parity", dictionaries="mine", seed=5)
+    assert [entry.stage_id for entry in build_plan(settings, upto="coarsening")] == [
+        "subject",
+        "dictionary-import",
+        "coarsening",
+    ]
+    assert stage_configs(settings)["transcoder"] == {"dictionaries": str(tmp_path / "mine")}
+
+
+@pytest.mark.parametrize(
+    ("given", "use", "complaint"),
+    [
+        ({"dictionary": "gated"}, {}, "both a kind of dictionary and dictionaries"),
+        ({"dictionaries": "neurons"}, {}, "'neurons' is a kind"),
+        ({}, {"transcoder": "transcoder"}, "both dictionaries and a stage"),
+        ({"dictionaries": "nowhere"}, {}, "no dictionaries at .*nowhere"),
+    ],
+)
+def test_what_contradicts_given_dictionaries_is_told(
+    given: dict[str, str], use: dict[str, str], complaint: str
+) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        build_plan(Settings(**{"task": "parity", "dictionaries": "mine", **given}), use=use)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from hagd.cli.app import run
 from hagd.dictionaries.formats.registry import read_folder
 from hagd.extraction.prompt_plan import PromptSettings, build_prompt_plan
 from hagd.extraction.settings import Settings
+from hagd.pipeline.request import PlanEntry
 from hub_server import WRITE, Hub, environment_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -75,14 +76,16 @@ def test_what_is_written_for_circuit_tracer_is_pushed_with_its_card(
 
 def test_the_graph_of_a_prompt_takes_a_repository_in_place_of_a_folder(hub: Hub, model: Path, source: Path) -> None:
     commit = hub.add(REPOSITORY, content_of(source))
-    settings = Settings(model=str(model))
 
-    plan = build_prompt_plan(settings, PromptSettings("the cat", "hub:owner/name"))
+    def plan_with(dictionaries: str) -> tuple[PlanEntry, ...]:
+        return build_prompt_plan(Settings(model=str(model), dictionaries=dictionaries), PromptSettings("the cat"))
+
+    plan = plan_with("hub:owner/name")
 
     folder = Path(plan[0].config["dictionaries"])
     assert commit in str(folder) and folder.is_absolute()
-    assert plan == build_prompt_plan(settings, PromptSettings("the cat", f"hub:owner/name@{commit}"))
-    assert plan == build_prompt_plan(settings, PromptSettings("the cat", str(folder)))
+    assert plan == plan_with(f"hub:owner/name@{commit}")
+    assert plan == plan_with(str(folder))
 
 
 def test_a_person_reads_fields_and_what_is_fetched(

@@ -19,7 +19,7 @@ from hagd.errors import InvalidInputError
 from hagd.models.architectures import convert
 from hagd.models.weights import model_digest
 from hagd.testing import RecordingContext
-from hagd_transcoder import prompt_stage
+from hagd_transcoder import dictionary_reading
 from hagd_transcoder.prompt_stage import run
 from unit.models.tiny_models import tiny_gpt2
 from unit.tasks.words import BOS, word_tokenizer
@@ -94,7 +94,7 @@ def test_what_hook_normalized_means_is_found_out(model: Path, tmp_path: Path, mo
     def left_open(path: Path) -> Found:
         return replace(read_folder(path), space="hook-normalized")
 
-    monkeypatch.setattr(prompt_stage, "read_folder", left_open)
+    monkeypatch.setattr(dictionary_reading, "read_folder", left_open)
     assert prepare(model, folder, tokens=TOKENS)["dictionaries"].encode() == expected
     with pytest.raises(InvalidInputError, match="the file does not say") as caught:
         prepare(model, folder, tokens=TOKENS, measure=False)

@@ -58,6 +58,10 @@ FORMATS: Mapping[str, Format] = {
 }
 _ALIASES = {"gpt2-small": "gpt2"}
 """Names that TransformerLens gives to models that the hub knows by others."""
+_ANY_NAME = (
+    "add --any-name, or where a prompt is traced --set prompt.any_name=true, or in an extraction "
+    "--set transcoder.any_name=true"
+)
 
 
 def detect(folder: Folder) -> str:
@@ -155,14 +159,12 @@ def _compare_names(found: Found, loaded: LoadedModel) -> None:
     if found.base_model is not None and _plain(found.base_model) != _plain(loaded.name):
         raise InvalidInputError(
             f"the file names {found.base_model!r} as its model, not {loaded.name!r}",
-            "give that model with --model; if yours is the same under another name, add --any-name, or where a "
-            "prompt is traced --set prompt.any_name=true",
+            f"give that model with --model; if yours is the same under another name, {_ANY_NAME}",
         )
     if found.revision is not None and loaded.revision is not None and found.revision != loaded.revision:
         raise InvalidInputError(
             f"the file names revision {found.revision!r} of its model, {loaded.name} was loaded at {loaded.revision!r}",
-            "load that revision with --revision; if both are the same commit, add --any-name, or where a prompt is "
-            "traced --set prompt.any_name=true",
+            f"load that revision with --revision; if both are the same commit, {_ANY_NAME}",
         )
 
 
