@@ -5,7 +5,7 @@ import time
 from dataclasses import replace
 from typing import Final
 
-from benchmarks.dictionaries.small_gpt2 import FEATURES, K, PASSES, TOKENS, byte_corpus, byte_model, some_windows
+from benchmarks.dictionaries.small_gpt2 import FEATURES, PASSES, TOKENS, K, byte_corpus, byte_model, some_windows
 from benchmarks.tables import Row
 from hagd.testing import RecordingContext
 from hagd_transcoder.domain.paper_measuring import measure_as_printed

@@ -134,9 +134,11 @@ def test_a_run_of_another_model_is_refused(hagd: CommandLine, workplace: Path, m
     [
         (["--mix", "ioi=0.1", "--task", "ioi"], "--mix needs text"),
         (["--mix", "ioi", "--data", "."], "cannot read the mix"),
+        (["--dictionaries", "mine", "--task", "ioi"], "are there already"),
+        (["--dictionaries", "mine", "--data", "."], "are there already"),
     ],
 )
-def test_a_mix_that_means_nothing_is_refused(
+def test_what_means_nothing_for_training_is_refused(
     hagd: CommandLine, workplace: Path, arguments: list[str], said: str
 ) -> None:
     answer = hagd("transcoder", "train", *arguments, "--model", "x", "--json")

@@ -71,6 +71,8 @@ def train(
         raise UsageError("--data and --use exclude each other", "text is read by stages of its own")
     if mix and not data:
         raise UsageError("--mix needs text to mix prompts into", "add --data")
+    if settings.dictionaries is not None:
+        raise UsageError("--dictionaries are there already", "measure them: hagd transcoder eval FOLDER --data TEXT")
     if data:
         _say_left_out(data)
         plan = build_corpus_plan(settings, data, parse_mix(mix))
