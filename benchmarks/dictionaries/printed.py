@@ -27,16 +27,22 @@ def measure_printed() -> list[Row]:
         began = time.process_time()
         found, _ = train_as_printed(model, seen, make_plan(config, model, corpus), RecordingContext())
         seconds = time.process_time() - began
-        measured = measure_as_printed(model, found, corpus.windows("held-out"), RecordingContext(), 0)
-        silent = replace(found, w_dec=0 * found.w_dec)
-        control = measure_as_printed(model, silent, corpus.windows("held-out"), RecordingContext(), 0)
+        held_out, silent = corpus.windows("held-out"), replace(found, w_dec=0 * found.w_dec)
+        measured, control = (
+            measure_as_printed(model, it, seen, held_out, RecordingContext(), 0) for it in (found, silent)
+        )
         layers = measured["layers"]
         title = f"as printed, F={FEATURES}, k={K}, {PASSES} passes, prediction {weight:g}"
         ahead = ", ".join(f"{layer['unpredicted_of_next']:.3f}" for layer in layers[:-1])
         fvu = ", ".join(f"{layer['fvu']:.3f}" for layer in layers)
+        linear = ", ".join(f"{layer['fvu_linear']:.3f}" for layer in layers)
         dead = max(layer["dead_share"] for layer in layers)
         rows += [
-            Row(f"{title}: FVU of streams", measured["fvu_mean"], note=f"{fvu}; {seconds:.0f} CPU s; dead {dead:.2f}"),
+            Row(
+                f"{title}: FVU of streams",
+                measured["fvu_mean"],
+                note=f"{fvu}; {K} best directions {linear}; {seconds:.0f} CPU s; dead {dead:.2f}",
+            ),
             Row(
                 f"{title}: next features not foreseen",
                 statistics.mean(layer["unpredicted_of_next"] for layer in layers[:-1]),

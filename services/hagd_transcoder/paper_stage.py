@@ -36,7 +36,8 @@ def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -
     plan = make_plan(checked, model, corpus)
     _require_memory(plan, model)
     autoencoder, history = train_as_printed(model, corpus.windows("train"), plan, context)
-    measured = measure_as_printed(model, autoencoder, corpus.windows("held-out"), context, plan.seed)
+    train, held_out = corpus.windows("train"), corpus.windows("held-out")
+    measured = measure_as_printed(model, autoencoder, train, held_out, context, plan.seed)
     metrics: dict[str, Any] = {
         "plan": {name: value for name, value in asdict(plan).items() if name != "checkpoints"},
         "model": dict(inputs["model"].content.get("provenance", {})),

@@ -64,6 +64,31 @@ def test_training_on_text_leaves_its_quality_curves_and_examples(hagd: CommandLi
     assert hagd("transcoder", "train", "--tensorboard", "board", "--json").error["kind"] == "usage"
 
 
+def test_what_the_paper_prints_is_trained_and_measured_and_taken_for_no_dictionaries(
+    hagd: CommandLine, tmp_path: Path
+) -> None:
+    options = [
+        "--set",
+        "corpus.context=16",
+        "--set",
+        "paper-autoencoder.n_features=24",
+        "--set",
+        "paper-autoencoder.k=4",
+    ]
+    command = ["transcoder", "train", "--model", "model", "--data", "text", "--dictionary", "hagd-paper", "--out", "x"]
+    assert run([*command, "--quiet", "--threads", "1", *options]) == 0
+    assert (tmp_path / "x" / "training.svg").stat().st_size > 1000
+    found = hagd("transcoder", "eval", "x", "--json").data
+    assert [layer["kind"] for layer in found["layers"]] == ["hagd-paper"] * 2
+    assert found["fvu_mean"] > 0
+    assert found["kl_nats"] > 0
+    assert "unpredicted_of_next" in hagd("transcoder", "eval", "x").out
+    refused = hagd("transcoder", "convert", "x", "--model", "model", "--out", "y", "--json")
+    assert refused.code == 2
+    assert "replace no MLP" in refused.error["message"]
+    assert not (tmp_path / "y").exists()
+
+
 @pytest.mark.parametrize("killed", ["the whole process group", "the worker alone"])
 def test_training_that_was_killed_goes_on_from_its_checkpoint_to_the_same_artifacts(
     hagd: CommandLine, tmp_path: Path, killed: str

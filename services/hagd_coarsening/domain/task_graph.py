@@ -16,6 +16,7 @@ influence (in the last layer, all that is not at an answer position): they stay 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -34,6 +35,7 @@ from hagd_coarsening.domain.node_table import NodeTable, build_table, mlp_reads_
 from hagd_coarsening.domain.path import PathPoint, path_of
 from hagd_coarsening.domain.readers import HeadReads, live, read_block, read_features, read_logit, read_skip
 from hagd_coarsening.domain.sources import Sources, SourceValue, sources_of
+from hagd_coarsening.domain.spilling import Spill
 from hagd_coarsening.domain.statistics import NodeStatistics
 from hagd_coarsening.domain.trace import DonorPrompts, Trace, trace_prompts
 
@@ -81,12 +83,33 @@ class _Run:
     """Role index of each position."""
 
 
+@dataclass(frozen=True)
+class _Runs:
+    """All of them, gone through one after the other."""
+
+    runs: tuple[_Run, ...]
+    spill: Spill
+
+    def __iter__(self) -> Iterator[_Run]:
+        for run in self.runs:
+            yield run
+            self.spill.let_go()
+
+
 def build_task_graph(
-    subject: Subject, task: Task, config: GraphConfig, progress: Progress = silent
+    subject: Subject, task: Task, config: GraphConfig, progress: Progress = silent, folder: Path | None = None
 ) -> AttributionGraph:
     """Build the graph of a task over D_discover.
 
+    Args:
+        subject: model and dictionaries.
+        task: its prompts.
+        config: what decides the graph.
+        progress: told of what is done.
+        folder: where traces go into files, which go with the graph; None for memory. The graph is the same.
+
     Raises:
+        OSError: the folder has no room for the traces.
         InvalidInputError: the split is empty, or gradients are to be integrated over whole activations.
         NonFiniteError: a weight or a score is NaN or infinite.
     """
@@ -101,8 +124,9 @@ def build_task_graph(
     n_layers = subject.model.config.n_layers
     steps = 2.0 * n_layers + 2
     progress(0.0, steps, f"tracing {n_prompts} prompts")
-    traces = [
-        trace_prompts(subject, part)
+    spill = Spill(folder)
+    traces: list[Trace] = [
+        spill.keep(trace_prompts(subject, part))
         for prompts in chosen
         for part in prompts.chunks(traced_together(subject, prompts.batch.clean.shape[1]))
     ]
@@ -123,8 +147,10 @@ def build_task_graph(
         positions = tuple(number[role] for role in trace.layout.roles)
         statistics.add(trace, positions, clean)
         values = clean.minus(counterfactual) if config.source_value == "difference" else clean
-        runs.append(_Run(path_of(subject, trace, config.steps), values, positions))
-    edges, influence = _all_edges(subject, table, runs, n_prompts=n_prompts, config=config, progress=progress)
+        runs.append(spill.keep(_Run(path_of(subject, trace, config.steps), values, positions)))
+        spill.let_go()
+    every = _Runs(tuple(runs), spill)
+    edges, influence = _all_edges(subject, table, every, n_prompts=n_prompts, config=config, progress=progress)
     found = statistics.finish(n_prompts) | {"influence": influence}
     for name, value in [*found.items(), ("weight", edges.weight), ("weight_abs", edges.weight_abs)]:
         if not np.isfinite(value).all():
@@ -204,7 +230,7 @@ def _live(
 def _all_edges(
     subject: Subject,
     table: NodeTable,
-    runs: Sequence[_Run],
+    runs: _Runs,
     *,
     n_prompts: int,
     config: GraphConfig,
@@ -241,7 +267,7 @@ def _select(edges: EdgeList, which: Bool[np.ndarray, " edge"] | Int[np.ndarray, 
     return EdgeList(edges.source[which], edges.target[which], edges.weight[which], edges.weight_abs[which])
 
 
-def _logit_rows(subject: Subject, table: NodeTable, runs: Sequence[_Run]) -> EdgeRows:
+def _logit_rows(subject: Subject, table: NodeTable, runs: _Runs) -> EdgeRows:
     rows = EdgeRows(subject, table, 2 * table.n_layers + 1, np.array([table.logit]), np.arange(table.logit))
     for run in runs:
         found = [(read_logit(subject.model, point.trace), point.weight) for point in run.path]
@@ -251,7 +277,7 @@ def _logit_rows(subject: Subject, table: NodeTable, runs: Sequence[_Run]) -> Edg
     return rows
 
 
-def _head_rows(subject: Subject, table: NodeTable, runs: Sequence[_Run], layer: int) -> EdgeRows:
+def _head_rows(subject: Subject, table: NodeTable, runs: _Runs, layer: int) -> EdgeRows:
     stage = 2 * layer + 1
     targets = table.nodes_of_slots("head", layer)
     place = np.arange(targets.size).reshape(targets.shape)
@@ -266,7 +292,7 @@ def _head_rows(subject: Subject, table: NodeTable, runs: Sequence[_Run], layer: 
 
 
 def _mlp_rows(
-    subject: Subject, table: NodeTable, runs: Sequence[_Run], layer: int, influence: Float[np.ndarray, " node"]
+    subject: Subject, table: NodeTable, runs: _Runs, layer: int, influence: Float[np.ndarray, " node"]
 ) -> Iterator[EdgeRows]:
     """Give the rows of the MLP of one layer: its blocks and skip paths by role, then its features in pieces."""
     stage = mlp_reads_before(layer, subject.model.config)
@@ -294,7 +320,7 @@ def _mlp_rows(
         return
     features = [[(read_features(subject.model, point.trace, dictionary), point) for point in run.path] for run in runs]
     norm = subject.model.blocks[layer].norm_mlp
-    widest = max(len(run.path[0].trace) for run in runs) if len(runs[0].path) > 1 else 1
+    widest = max(len(run.path[0].trace) for run in runs.runs) if len(runs.runs[0].path) > 1 else 1
     for role in range(len(table.roles)):
         live, nodes = table.live_features(layer, role)
         wanted = influence[nodes] > 0

@@ -1,7 +1,8 @@
-"""What the graph of a task takes, told before it is begun: traces of all prompts are held to its last edge."""
+"""What the graph of a task takes, told before it is begun: traces of all prompts are held to its last edge, in memory
+or in files."""
 
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from hagd.errors import InvalidInputError
 from hagd.interventions.activations import Subject
@@ -15,42 +16,65 @@ _TAKEN: Final = 1.8
 of its size is asked for. Measured on 1,501 to 6,001 prompts: 1.6 with the gradient at one point, 2 with several."""
 
 
-def require_room(subject: Subject, task: Task, config: GraphConfig, memory_bytes: int) -> None:
-    """Refuse a graph whose traces would take more memory than there is.
+def needs_files(subject: Subject, task: Task, config: GraphConfig, memory_bytes: int, disk_bytes: int) -> bool:
+    """Say whether traces must go into files, because memory would not hold those of all prompts.
 
     Raises:
-        InvalidInputError: they would; says how many prompts fit.
+        InvalidInputError: neither memory nor disk would; says how many prompts fit.
     """
     needed = task_graph_bytes(subject, task, config)
-    if needed <= memory_bytes:
-        return
+    if needed.in_memory <= memory_bytes:
+        return False
+
+    def fits(taken: TaskGraphBytes) -> bool:
+        return taken.in_memory <= memory_bytes or (taken.with_files <= memory_bytes and taken.files <= disk_bytes)
+
+    if fits(needed):
+        return True
     most, beyond = 0, most_prompts(subject, config)
     while beyond - most > 1:
         middle = (most + beyond) // 2
-        if task_graph_bytes(subject, task, replace(config, prompts=middle)) <= memory_bytes:
+        if fits(task_graph_bytes(subject, task, replace(config, prompts=middle))):
             most = middle
         else:
             beyond = middle
     smaller = "use a machine with more memory" + (", or fewer steps" if config.steps > 1 else "")
     raise InvalidInputError(
-        f"tracing the prompts of task {task.name!r} takes about {needed / 2**30:.1f} GiB, and "
-        f"{memory_bytes / 2**30:.1f} GiB are there",
+        f"tracing the prompts of task {task.name!r} takes about {needed.with_files / 2**30:.1f} GiB of memory and "
+        f"{needed.files / 2**30:.1f} of disk, and {memory_bytes / 2**30:.1f} and {disk_bytes / 2**30:.1f} are there",
         f"ask for at most {most} prompts: --set coarsening.prompts={most}" if most else smaller,
     )
 
 
-def task_graph_bytes(subject: Subject, task: Task, config: GraphConfig) -> int:
-    """Give the peak above model, task and dictionaries."""
+class TaskGraphBytes(NamedTuple):
+    """What the graph of a task takes above model, task and dictionaries, at its peak."""
+
+    in_memory: int
+    with_files: int
+    """Memory, where traces lie in files."""
+    files: int
+
+
+def task_graph_bytes(subject: Subject, task: Task, config: GraphConfig) -> TaskGraphBytes:
+    """Count what a graph takes, with traces in memory and in files."""
     if config.resolution == "mixed":
         subject = Subject(subject.model)
     batches = task.batches.get("discover", ())
     counts = count_prompts(batches, most_prompts(subject, config))
-    kept = made = 0
+    kept = made = one = reads = 0
+    widest = max((it.n_features for it in subject.dictionaries.values()), default=0)
     for batch, count in zip(batches, counts, strict=True):
-        kept += count * _kept_cells(subject, batch.layout, config)
-        together = min(count, traced_together(subject, len(batch.layout.roles)))
-        made = max(made, together * _made_cells(subject, len(batch.layout.roles)))
-    return round(_TAKEN * subject.model.embed.element_size() * (kept + made))
+        n_pos, each = len(batch.layout.roles), _kept_cells(subject, batch.layout, config)
+        together = min(count, traced_together(subject, n_pos))
+        kept += count * each
+        one = max(one, together * each)
+        made = max(made, together * _made_cells(subject, n_pos))
+        # How the features of a layer read is held for all prompts while its rows are taken.
+        reads += count * n_pos * widest * config.steps
+    cell = subject.model.embed.element_size()
+    # What is taken to a file is there twice until it is.
+    with_files = 2 * one + made + reads
+    return TaskGraphBytes(round(_TAKEN * cell * (kept + made)), round(_TAKEN * cell * with_files), cell * kept)
 
 
 def _kept_cells(subject: Subject, layout: Layout, config: GraphConfig) -> int:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
@@ -13,20 +14,39 @@ from hagd.dictionaries.paper_autoencoder import PaperAutoencoder
 from hagd.models.language_model import LanguageModel
 from hagd.models.trunk import Passage, run_trunk
 from hagd.pipeline.contract import StageContext
-from hagd_transcoder.domain.corpus_evaluation import MEASURED_TOKENS, REPLACED_TOKENS, batches_of, divergence
+from hagd_transcoder.domain.corpus_evaluation import (
+    FITTED_TOKENS,
+    MEASURED_TOKENS,
+    REPLACED_TOKENS,
+    batches_of,
+    density_histogram,
+    divergence,
+)
 from hagd_transcoder.domain.intervals import drawn_ratios, interval
 from hagd_transcoder.domain.paper_training import streams_of
 
 
 @torch.no_grad()
 def measure_as_printed(
-    model: LanguageModel, autoencoder: PaperAutoencoder, held_out: Windows, context: StageContext, seed: int
+    model: LanguageModel,
+    autoencoder: PaperAutoencoder,
+    train: Windows,
+    held_out: Windows,
+    context: StageContext,
+    seed: int,
 ) -> dict[str, Any]:
     """Measure the autoencoders on held-out documents, as JSON content: what they leave of each stream and of the next
-    one's features, and the model with every stream replaced by what its features stand for."""
+    one's features, and the model with every stream replaced by what its features stand for.
+
+    Beside it what the best k directions of each stream leave, as found on training documents (`fvu_linear`): whoever
+    keeps k features for each token should explain more than k that are the same for all.
+    """
     context.progress(0, 1, "measuring on held-out documents")
     layers = range(autoencoder.n_layers)
-    parts: dict[str, list[Tensor]] = {"error": [], "size": [], "streams": [], "counts": [], "documents": []}
+    parts: dict[str, list[Tensor]] = {
+        name: [] for name in ("error", "linear", "size", "streams", "counts", "documents")
+    }
+    middle, directions = _best_directions(model, train, autoencoder.k, seed)
     ahead = torch.zeros(max(0, autoencoder.n_layers - 1), 2, dtype=torch.float64)
     fired = torch.zeros(autoencoder.n_layers, autoencoder.b_enc.shape[1], dtype=torch.int64)
     for batch, numbers in batches_of(held_out, MEASURED_TOKENS, seed):
@@ -38,14 +58,19 @@ def measure_as_printed(
             following = features[layer + 1].double()
             missed = following - autoencoder.predict(layer, features[layer])
             ahead[layer] += torch.stack([missed.square().sum(), (following - following.mean(0)).square().sum()])
-        sums = {"error": (streams - rebuilt).double().square().sum(-1), "size": streams.double().square().sum(-1)}
+        apart = streams - middle[:, None]
+        sums = {
+            "error": (streams - rebuilt).double().square().sum(-1),
+            "linear": (apart - apart @ directions @ directions.mT).double().square().sum(-1),
+            "size": streams.double().square().sum(-1),
+        }
         for name, values in sums.items():
             parts[name].append(values.new_zeros(len(layers), len(batch.tokens)).index_add_(1, window, values))
         mean = streams.new_zeros(len(layers), len(batch.tokens), streams.shape[2], dtype=torch.float64)
         parts["streams"].append(mean.index_add_(1, window, streams.double()))
         parts["counts"].append(batch.counted.sum(1))
         parts["documents"].append(held_out.documents()[numbers])
-    error, size, summed = (torch.cat(parts[name], dim=1) for name in ("error", "size", "streams"))
+    error, linear, size, summed = (torch.cat(parts[name], dim=1) for name in ("error", "linear", "size", "streams"))
     counts, documents = torch.cat(parts["counts"]), torch.cat(parts["documents"])
     tokens = int(counts.sum())
     mean = summed.sum(1) / tokens
@@ -59,14 +84,33 @@ def measure_as_printed(
             "k": autoencoder.k,
             "fvu": fvu[layer],
             "fvu_ci95": interval(drawn_ratios(error[layer], varying[layer], documents, seed)),
+            "fvu_linear": float(linear[layer].sum() / varying[layer].sum()),
             "unpredicted_of_next": float(ahead[layer, 0] / ahead[layer, 1]) if layer < len(ahead) else None,
             "l0": float(fired[layer].sum()) / tokens,
             "dead_share": float((fired[layer] == 0).double().mean()),
+            "density_histogram": density_histogram(fired[layer], tokens),
         }
         for layer in layers
     ]
     together = {"fvu_mean": sum(fvu) / len(fvu), "fvu_worst": max(fvu), **_replaced(model, autoencoder, held_out, seed)}
     return {"split": "held-out", "n_tokens": tokens, "layers": found, **together}
+
+
+def _best_directions(
+    model: LanguageModel, train: Windows, k: int, seed: int
+) -> tuple[Float[Tensor, "layer d_model"], Float[Tensor, "layer d_model direction"]]:
+    """Give the mean of each stream, and the k directions in which it varies most."""
+    shape = model.config
+    total, sums = 0, torch.zeros(shape.n_layers, shape.d_model, dtype=torch.float64)
+    squares = torch.zeros(shape.n_layers, shape.d_model, shape.d_model, dtype=torch.float64)
+    for batch, _ in batches_of(train, FITTED_TOKENS, seed):
+        streams = streams_of(model, batch).double()
+        total += streams.shape[1]
+        sums += streams.sum(1)
+        squares += streams.mT @ streams
+    mean = sums / total
+    _, vectors = torch.linalg.eigh(squares / total - mean[:, :, None] * mean[:, None])
+    return mean.float(), vectors[:, :, -k:].float()
 
 
 def _replaced(

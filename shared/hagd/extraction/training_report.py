@@ -58,7 +58,7 @@ def draw_training(history: TrainingHistory, metrics: Mapping[str, Any]) -> str:
     first, last = layers[0]["layer"], layers[-1]["layer"]
     lines = [
         f"{len(layers)} layers, {first} (dark) to {last} (light); {int(history.tokens[-1]):,} tokens; "
-        f"k {metrics['plan']['k']} of {metrics['plan']['start']['n_features']} features",
+        f"k {metrics['plan']['k']} of {layers[0]['n_features']} features",
         f"held-out text: unexplained {metrics['fvu_mean']:.4f} on average, {metrics['fvu_worst']:.4f} in the worst "
         f"layer; {metrics['kl_nats']:.3f} nats with all MLPs replaced",
     ]

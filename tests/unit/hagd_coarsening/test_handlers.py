@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ class Recorder:
         return None
 
     def scratch_folder(self) -> Path:
-        raise AssertionError("this stage is small")
+        return Path(tempfile.gettempdir())
 
     def device(self, rank: int = 0, world_size: int = 1) -> str:
         del rank, world_size

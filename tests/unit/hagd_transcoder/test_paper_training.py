@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from hagd.artifacts.document import Document
+from hagd.corpora.corpus import Windows
 from hagd.dictionaries.history import history_from_document
 from hagd.dictionaries.paper_autoencoder import PaperAutoencoder, paper_from_document, paper_to_document
 from hagd.dictionaries.storage import any_dictionaries_from_document
@@ -59,6 +60,11 @@ def test_the_loss_is_the_one_printed_term_by_term() -> None:
     assert float(loss) == pytest.approx(expected, rel=1e-12)
 
 
+def both() -> tuple[Windows, Windows]:
+    documents = corpus()
+    return documents.windows("train"), documents.windows("held-out")
+
+
 def whole(model: LanguageModel) -> PaperAutoencoder:
     """Give features that hold a stream whole: its positive and its negative parts."""
     n_layers, width = model.config.n_layers, model.config.d_model
@@ -73,7 +79,7 @@ def whole(model: LanguageModel) -> PaperAutoencoder:
 def test_features_that_hold_streams_whole_leave_nothing_unexplained_and_the_model_as_it_is(parallel: bool) -> None:
     model = replace(MODEL, config=replace(MODEL.config, parallel_residual=parallel))
 
-    found = measure_as_printed(model, whole(model), corpus().windows("held-out"), RecordingContext(), seed=0)
+    found = measure_as_printed(model, whole(model), *both(), RecordingContext(), seed=0)
 
     assert found["fvu_worst"] < 1e-10
     assert abs(found["kl_nats"]) < 1e-5
@@ -86,11 +92,23 @@ def test_streams_of_zeros_explain_no_more_than_the_mean() -> None:
     made = whole(MODEL)
     nothing = replace(made, w_dec=torch.zeros_like(made.w_dec))
 
-    found = measure_as_printed(MODEL, nothing, corpus().windows("held-out"), RecordingContext(), seed=0)
+    found = measure_as_printed(MODEL, nothing, *both(), RecordingContext(), seed=0)
 
     assert all(layer["fvu"] > 1 for layer in found["layers"])
     assert found["cross_entropy_replaced"] == pytest.approx(found["cross_entropy_without_streams"], abs=1e-6)
     assert found["kl_nats"] > 0.01
+
+
+def test_the_best_directions_are_those_that_leave_least_and_all_leave_nothing() -> None:
+    train, held_out = both()
+
+    def left(k: int) -> list[float]:
+        found = measure_as_printed(MODEL, replace(whole(MODEL), k=k), train, held_out, RecordingContext(), seed=0)
+        return [layer["fvu_linear"] for layer in found["layers"]]
+
+    few, more, every = left(2), left(7), left(MODEL.config.d_model)
+    assert all(1 > a > b > c for a, b, c in zip(few, more, every, strict=True))
+    assert max(every) < 1e-5
 
 
 def test_training_explains_streams_and_foresees_features_better_than_the_start() -> None:
