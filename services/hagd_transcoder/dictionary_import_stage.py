@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from hagd.artifacts.document import Document
 from hagd.dictionaries.cross_layer import CrossLayerTranscoder
-from hagd.dictionaries.formats.spaces import fold
+from hagd.dictionaries.formats.spaces import fold_one
 from hagd.dictionaries.storage import dictionaries_to_document
 from hagd.errors import InvalidInputError
 from hagd.interventions.activations import Subject
@@ -28,13 +28,14 @@ def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -
     loaded, task = loaded_from_document(inputs["model"]), task_from_document(inputs["task"])
     context.progress(0, 2, "reading dictionaries")
     found = read_found(checked.dictionaries, checked.dictionaries_digest, loaded, any_name=checked.any_name)
-    if checked.measure:
-        found = in_measured_space(found, loaded.model, tokens_of_task(found, loaded.model, task), "transcoder")
-    content = fold(found, loaded.model).content
-    if isinstance(content, CrossLayerTranscoder):
+    if isinstance(content := found.content, CrossLayerTranscoder):
         raise InvalidInputError(
             "these dictionaries run across layers, and the nodes of a circuit are of one layer each",
             "give dictionaries of layers, or trace single prompts with these: hagd graph build --text",
         )
+    if checked.measure:
+        found = in_measured_space(found, loaded.model, tokens_of_task(found, loaded.model, task), "transcoder")
+    blocks = loaded.model.blocks
+    folded = {layer: fold_one(it, found.space, blocks[layer].norm_mlp) for layer, it in content.items()}
     context.progress(1, 2, "measuring the dictionaries on D_select")
-    return {"dictionaries": dictionaries_to_document(content, evaluate(Subject(loaded.model, content), task))}
+    return {"dictionaries": dictionaries_to_document(folded, evaluate(Subject(loaded.model, folded), task))}

@@ -8,7 +8,7 @@ from hagd.dictionaries.formats.registry import check_belongs, read_folder
 from hagd.errors import InvalidInputError
 from hagd.models.loading import LoadedModel
 from hagd.models.storage import model_from_document
-from hagd_transcoder.prompt import digest_of_dictionaries
+from hagd.pipeline.local_files import digest_of_folder
 
 
 def loaded_from_document(document: Document) -> LoadedModel:
@@ -33,7 +33,7 @@ def read_found(path: str, digest: str | None, loaded: LoadedModel, *, any_name: 
     Raises:
         InvalidInputError: they are not those of the digest, not of this model, or cannot be read.
     """
-    if digest is not None and digest != digest_of_dictionaries(path):
+    if digest is not None and digest != digest_of_folder(path):
         raise InvalidInputError(
             "the dictionaries are not those that were asked for", "give the folder that the digest belongs to"
         )

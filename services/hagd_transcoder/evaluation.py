@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from hagd.errors import UsageError
 from hagd.pipeline.contract import Config, StageSpec
 from hagd.pipeline.fields import fields_of, read_fields
-from hagd_transcoder.prompt import digest_of_dictionaries
+from hagd.pipeline.local_files import digest_of_folder
 
 
 class EvaluationConfig(BaseModel):
@@ -51,7 +51,7 @@ def resolve(config: Config) -> dict[str, Any]:
     """Give what determines the result: for files their content, never where they lie."""
     checked = read_evaluation_config(config)
     fields = checked.model_dump(mode="json", exclude_defaults=True, exclude={"dictionaries", "dictionaries_digest"})
-    digest = checked.dictionaries_digest or digest_of_dictionaries(checked.dictionaries)
+    digest = checked.dictionaries_digest or digest_of_folder(checked.dictionaries)
     return {"dictionaries": digest, **fields}
 
 

@@ -54,7 +54,7 @@ def in_measured_space(found: Found, model: LanguageModel, tokens: Int[Tensor, "b
     Raises:
         InvalidInputError: a layer explains less than the mean does, or another space fits clearly better.
     """
-    if tokens.shape[1] < _FEWEST_TOKENS:
+    if tokens.shape[1] < 2 or tokens.numel() - len(tokens) < 2:
         return found
     try:
         return dataclasses.replace(found, space=probe(found, model, tokens).space)
@@ -66,7 +66,7 @@ def in_measured_space(found: Found, model: LanguageModel, tokens: Int[Tensor, "b
 
 def tokens_around(found: Found, loaded: LoadedModel, prompt: Prompt) -> Int[Tensor, "batch pos"]:
     """Give the tokens of a prompt and of a text behind it, as many as may be measured on."""
-    most = most_tokens(found, loaded.model)
+    most = _most_tokens(found, loaded.model)
     if loaded.tokenizer is None:
         return torch.from_numpy(prompt.tokens)[None, : min(most, loaded.model.config.n_positions)]
     rows = rows_of(f"{prompt.text} {TEXT}", loaded)[:, :most]
@@ -82,10 +82,10 @@ def tokens_of_task(found: Found, model: LanguageModel, task: Task) -> Int[Tensor
     if not task.size("discover"):
         raise InvalidInputError("the task has no prompts in D_discover", "give more prompts")
     rows = max(task.batches["discover"], key=len).clean
-    return rows[: max(1, most_tokens(found, model) // rows.shape[1])]
+    return rows[: max(1, _most_tokens(found, model) // rows.shape[1])]
 
 
-def most_tokens(found: Found, model: LanguageModel) -> int:
+def _most_tokens(found: Found, model: LanguageModel) -> int:
     """Give how many tokens dictionaries may be measured on."""
     cells = 4 * model.config.n_layers * model.config.d_model
     if isinstance(found.content, CrossLayerTranscoder):

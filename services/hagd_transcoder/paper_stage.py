@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 from hagd.artifacts.document import Document
 from hagd.corpora.corpus import Corpus
@@ -18,25 +18,25 @@ from hagd_transcoder.domain.paper_measuring import measure_as_printed
 from hagd_transcoder.domain.paper_training import PaperPlan, train_as_printed
 from hagd_transcoder.paper_autoencoders import PaperConfig, read_paper_config
 
-_WIDER = 8
+_WIDER: Final = 8
 """Features for each dimension of the residual stream."""
-_COPIES = 5
-"""Of all weights: themselves, gradients, two moments, and a checkpoint."""
+_COPIES: Final = 7
+"""Of all weights: themselves, gradients, two moments; and in a checkpoint all but the gradients once more."""
 
 
 def run(inputs: Mapping[str, Document], config: Config, context: StageContext) -> Mapping[str, Document]:
     """Give the documents `dictionaries` (the autoencoders, measured) and `training`. See `StageFunction`.
 
     Raises:
-        InvalidInputError: k exceeds the features.
+        InvalidInputError: k exceeds the features, no document is held out, or memory is too small.
         NonFiniteError: training diverged.
     """
     checked = read_paper_config(config)
     model, corpus = model_from_document(inputs["model"]), corpus_from_document(inputs["corpus"])
     plan = make_plan(checked, model, corpus)
     _require_memory(plan, model)
-    autoencoder, history = train_as_printed(model, corpus.windows("train"), plan, context)
     train, held_out = corpus.windows("train"), corpus.windows("held-out")
+    autoencoder, history = train_as_printed(model, train, plan, context)
     measured = measure_as_printed(model, autoencoder, train, held_out, context, plan.seed)
     metrics: dict[str, Any] = {
         "plan": {name: value for name, value in asdict(plan).items() if name != "checkpoints"},

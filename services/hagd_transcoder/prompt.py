@@ -3,17 +3,15 @@
 This module only checks configs and loads without torch; the work is in `prompt_stage.py`.
 """
 
-import hashlib
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from hagd.dictionaries.names import NEURONS
-from hagd.errors import InvalidInputError, UsageError
+from hagd.errors import UsageError
 from hagd.pipeline.contract import Config, StageSpec
 from hagd.pipeline.fields import fields_of, read_fields
-from hagd.pipeline.local_files import digest_of_file
+from hagd.pipeline.local_files import digest_of_folder
 from hagd_transcoder.model_source import PretrainedSource, identify_model, parse_model
 
 
@@ -54,25 +52,6 @@ def read_prompt_config(config: Config) -> tuple[PromptConfig, PretrainedSource]:
     return checked, source
 
 
-def digest_of_dictionaries(path: str) -> str:
-    """Digest the files of a folder, by name and content.
-
-    Raises:
-        InvalidInputError: it is no folder, empty, or cannot be read.
-    """
-    try:
-        folder = Path(path).expanduser()
-        files = sorted(it for it in folder.rglob("*") if it.is_file()) if folder.is_dir() else []
-    except (OSError, RuntimeError) as error:
-        raise InvalidInputError(f"{path[:80]} cannot be read: {error}", "check the path") from error
-    if not files:
-        raise InvalidInputError(f"there are no dictionaries at {path}", "give a folder of dictionaries, or 'neurons'")
-    whole = hashlib.sha256()
-    for file in files:
-        whole.update(f"{file.relative_to(folder)} {digest_of_file(str(file))}\n".encode())
-    return whole.hexdigest()
-
-
 def resolve(config: Config) -> dict[str, Any]:
     """Give what determines the prompt: for files their content, never where they lie."""
     checked, source = read_prompt_config(config)
@@ -80,7 +59,7 @@ def resolve(config: Config) -> dict[str, Any]:
         mode="json", exclude_defaults=True, exclude={"model", "dictionaries", "dictionaries_digest"}
     )
     if checked.dictionaries != NEURONS:
-        fields["dictionaries"] = checked.dictionaries_digest or digest_of_dictionaries(checked.dictionaries)
+        fields["dictionaries"] = checked.dictionaries_digest or digest_of_folder(checked.dictionaries)
     return {"model": identify_model(source), **fields}
 
 

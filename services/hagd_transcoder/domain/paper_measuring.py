@@ -1,5 +1,6 @@
 """What the paper's autoencoders leave unexplained, on held-out documents."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ def measure_as_printed(
         name: [] for name in ("error", "linear", "size", "streams", "counts", "documents")
     }
     middle, directions = _best_directions(model, train, autoencoder.k, seed)
-    ahead = torch.zeros(max(0, autoencoder.n_layers - 1), 2, dtype=torch.float64)
+    foresight = [_Foresight.start(autoencoder) for _ in layers[:-1]]
     fired = torch.zeros(autoencoder.n_layers, autoencoder.b_enc.shape[1], dtype=torch.int64)
     for batch, numbers in batches_of(held_out, MEASURED_TOKENS, seed):
         streams, window = streams_of(model, batch), batch.counted.nonzero()[:, 0]
@@ -55,9 +56,7 @@ def measure_as_printed(
         rebuilt = torch.stack([autoencoder.decode(layer, features[layer]) for layer in layers])
         fired += (features != 0).sum(1)
         for layer in layers[:-1]:
-            following = features[layer + 1].double()
-            missed = following - autoencoder.predict(layer, features[layer])
-            ahead[layer] += torch.stack([missed.square().sum(), (following - following.mean(0)).square().sum()])
+            foresight[layer].add(features[layer + 1], autoencoder.predict(layer, features[layer]))
         apart = streams - middle[:, None]
         sums = {
             "error": (streams - rebuilt).double().square().sum(-1),
@@ -85,7 +84,7 @@ def measure_as_printed(
             "fvu": fvu[layer],
             "fvu_ci95": interval(drawn_ratios(error[layer], varying[layer], documents, seed)),
             "fvu_linear": float(linear[layer].sum() / varying[layer].sum()),
-            "unpredicted_of_next": float(ahead[layer, 0] / ahead[layer, 1]) if layer < len(ahead) else None,
+            "unpredicted_of_next": foresight[layer].missed() if layer < len(foresight) else None,
             "l0": float(fired[layer].sum()) / tokens,
             "dead_share": float((fired[layer] == 0).double().mean()),
             "density_histogram": density_histogram(fired[layer], tokens),
@@ -94,6 +93,33 @@ def measure_as_printed(
     ]
     together = {"fvu_mean": sum(fvu) / len(fvu), "fvu_worst": max(fvu), **_replaced(model, autoencoder, held_out, seed)}
     return {"split": "held-out", "n_tokens": tokens, "layers": found, **together}
+
+
+@dataclass
+class _Foresight:
+    """How far the features of a layer are foreseen, summed over tokens."""
+
+    errors: float
+    squares: float
+    sums: Float[Tensor, " d_feature"]
+    tokens: int
+
+    @staticmethod
+    def start(autoencoder: PaperAutoencoder) -> "_Foresight":
+        return _Foresight(0.0, 0.0, torch.zeros(autoencoder.b_enc.shape[1], dtype=torch.float64), 0)
+
+    def add(self, features: Float[Tensor, "token d_feature"], expected: Float[Tensor, "token d_feature"]) -> None:
+        """Take in some tokens."""
+        seen = features.double()
+        self.errors += float((seen - expected).square().sum())
+        self.squares += float(seen.square().sum())
+        self.sums += seen.sum(0)
+        self.tokens += len(seen)
+
+    def missed(self) -> float | None:
+        """Give the share of the variance that is not foreseen; None where there is none."""
+        varying = self.squares - float(self.sums.square().sum()) / self.tokens
+        return self.errors / varying if varying > 0 else None
 
 
 def _best_directions(

@@ -69,7 +69,7 @@ class _Learner:
     def start(model: LanguageModel, plan: PaperPlan) -> "_Learner":
         """Begin at random."""
         autoencoder = _start(model, plan)
-        weights = [getattr(autoencoder, name).requires_grad_() for name in _WEIGHTS]
+        weights = [it.requires_grad_() for it in _learnt(autoencoder).values()]
         silent = torch.zeros(autoencoder.n_layers, plan.n_features)
         return _Learner(autoencoder, torch.optim.Adam(weights, lr=plan.learning_rate, fused=True), silent)
 
@@ -96,8 +96,7 @@ class _Learner:
     def state(self) -> dict[str, np.ndarray]:
         """Give what a checkpoint must hold, as arrays."""
         arrays = {"silent": self.silent.numpy().copy()}
-        for name in _WEIGHTS:
-            weight = getattr(self.autoencoder, name)
+        for name, weight in _learnt(self.autoencoder).items():
             moments = self.optimiser.state[weight]
             arrays[name] = weight.detach().numpy().copy()
             arrays |= {f"{name}.{moment}": moments[moment].numpy().copy() for moment in _MOMENTS}
@@ -108,8 +107,7 @@ class _Learner:
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Go on from what `state` gave."""
         self.silent = torch.from_numpy(arrays["silent"].copy())
-        for name in _WEIGHTS:
-            weight = getattr(self.autoencoder, name)
+        for name, weight in _learnt(self.autoencoder).items():
             weight.copy_(torch.from_numpy(arrays[name].copy()))
             moments = {moment: torch.from_numpy(arrays[f"{name}.{moment}"].copy()) for moment in _MOMENTS}
             self.optimiser.state[weight] = {"step": torch.tensor(float(arrays[f"{name}.step"][0])), **moments}
@@ -129,12 +127,9 @@ def train_as_printed(
         CancelledError: raised by `context.progress`.
     """
     context.progress(0, plan.steps, "finding the size of the residual streams")
-    scale, learner, first = _scales(model, windows, plan), _Learner.start(model, plan), 0
+    scale, learner = _scales(model, windows, plan), _Learner.start(model, plan)
     recorder = Recorder.start(range(len(scale)), plan.steps)
-    if (found := context.load_checkpoint()) is not None:
-        first, kept = found
-        learner.restore(kept.tensors)
-        recorder.restore(kept.tensors)
+    first = _restore(context, learner, recorder)
     saving, began = SavePoints.start(plan.steps, plan.checkpoints, clock), clock()
     read, spent = recorder.so_far()
     for step in range(first, plan.steps):
@@ -149,6 +144,21 @@ def train_as_printed(
         if saving.is_due(step):
             context.save_checkpoint(step + 1, Document({"kind": "paper-training"}, learner.state() | recorder.state()))
     return _folded(learner.autoencoder, scale), recorder.history()
+
+
+def _restore(context: StageContext, learner: _Learner, recorder: Recorder) -> int:
+    """Go on from the latest checkpoint, if there is one, and give the step to start with."""
+    if (found := context.load_checkpoint()) is None:
+        return 0
+    learner.restore(found[1].tensors)
+    recorder.restore(found[1].tensors)
+    return found[0]
+
+
+def _learnt(autoencoder: PaperAutoencoder) -> dict[str, Tensor]:
+    """Give the weights by name; a model of one layer has nothing to predict."""
+    weights = {name: getattr(autoencoder, name) for name in _WEIGHTS}
+    return {name: it for name, it in weights.items() if it.numel()}
 
 
 def printed_loss(
@@ -188,7 +198,7 @@ def _scales(model: LanguageModel, windows: Windows, plan: PaperPlan) -> Float[Te
 
 
 def _start(model: LanguageModel, plan: PaperPlan) -> PaperAutoencoder:
-    """Give random encoders, decoders that are their transposes, and predictors of nothing."""
+    """Give random encoders, decoders that are their transposes, and predictors of little."""
     shape, generator = model.config, generator_for(plan.seed, "paper")
     size = shape.n_layers, shape.d_model, plan.n_features
     w_enc = torch.randn(*size, generator=generator) / shape.d_model**0.5
@@ -197,7 +207,8 @@ def _start(model: LanguageModel, plan: PaperPlan) -> PaperAutoencoder:
         w_enc,
         torch.zeros(shape.n_layers, plan.n_features),
         functional.normalize(w_enc, dim=1).transpose(1, 2).contiguous(),
-        torch.zeros(shape.n_layers - 1, plan.n_features, plan.n_features),
+        # Not at zero, where the ReLU behind them has no gradient.
+        torch.randn(shape.n_layers - 1, plan.n_features, plan.n_features, generator=generator) / plan.n_features,
         torch.zeros(shape.n_layers - 1, plan.n_features),
     )
 

@@ -34,6 +34,8 @@ _STREAMS: Final = 6
 """Tensors of the size of one chunk's stream that are alive at once."""
 _INDEX_CELLS: Final = 4
 """Two numbers of eight bytes, in cells of four."""
+_OWN_CELLS: Final = 10
+"""Numbers of each edge from the own position while it is put into its column, in cells of four bytes."""
 _COLUMN_CELLS: Final = 12
 """Numbers that say of a column what it is, in cells of four bytes."""
 _SHARE: Final = 0.9
@@ -219,7 +221,9 @@ def _descent_cells(frozen: FrozenPrompt, columns: Columns, chunk: int) -> int:
     if hears_tokens(frozen):
         cells += filled(bands_of(range(1, n_pos + 1), MOST_FILLED, ROOM_TO_SPARE)) * d_model
         cells += _triangle(n_pos) * (d_model + kv_width * min(spans, shape.n_layers - 1))
-    together = _deep_rows(frozen, chunk) * (_STREAMS * n_pos * d_model + max(packed) + max(written))
+    # Own positions are met when the stream has gone all the way.
+    own = int(_own_counts(frozen, columns).max()) * _OWN_CELLS
+    together = _deep_rows(frozen, chunk) * max(_STREAMS * n_pos * d_model + max(packed) + max(written), own)
     return cells + max(3 * max(written) * d_model, together)
 
 
@@ -234,12 +238,18 @@ def _packed(frozen: FrozenPrompt, columns: Columns, layer: int) -> int:
     return sum(map(filled, packed.values()))
 
 
-def _own_slots(frozen: FrozenPrompt, columns: Columns) -> int:
-    """Count all that is written anywhere, with the room that wide bands leave empty."""
+def _own_counts(frozen: FrozenPrompt, columns: Columns) -> Int[np.ndarray, " pos"]:
+    """Count what is written at each position, by features and errors."""
     counts, layers = _counts(columns), range(columns.n_layers)
     written = [counts[source] for layer in layers for source in frozen.replacement.writers(layer)]
-    by_pos = np.sum(written, axis=0) if written else np.zeros(columns.n_pos, dtype=np.int64)
-    return filled(bands_of((by_pos + columns.n_layers).tolist(), MOST_FILLED, ROOM_TO_SPARE))
+    found = np.sum(written, axis=0) if written else np.zeros(columns.n_pos, dtype=np.int64)
+    return found + columns.n_layers
+
+
+def _own_slots(frozen: FrozenPrompt, columns: Columns) -> int:
+    """Count all that is written anywhere, with the room that wide bands leave empty."""
+    by_pos = _own_counts(frozen, columns)
+    return filled(bands_of(by_pos.tolist(), MOST_FILLED, ROOM_TO_SPARE))
 
 
 def _choosing_cells(frozen: FrozenPrompt, columns: Columns, features: int, chunk: int) -> int:

@@ -76,7 +76,10 @@ class Meeting:
         self, points: Float[Tensor, "row d_model"], rows: Standing, layers: range, out: Float[Tensor, "row column"]
     ) -> None:
         """Add the edges from what the MLPs of some layers write at single positions, one per row."""
-        self._own.meet(points, rows, layers, out)
+        # One layer at a time where columns are met again by others: sums must not depend on the order of threads.
+        parts = [range(layer, layer + 1) for layer in layers] if self._sums else [layers]
+        for part in parts:
+            self._own.meet(points, rows, part, out)
 
     def _put(self, met: Met, source: int, layer: int, out: Float[Tensor, "row column"]) -> None:
         """Write the edges from what one source layer writes to a layer, at the positions of one band."""

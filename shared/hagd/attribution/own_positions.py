@@ -21,6 +21,8 @@ MOST_FILLED: Final = 2.0
 """How many times its content a band may be here: products of few targets cost less than another band,"""
 ROOM_TO_SPARE: Final = 16
 """and so does so much room at each position."""
+_MOST_CELLS: Final = 1 << 22
+"""Of what is written, taken into one product."""
 
 
 class Own(NamedTuple):
@@ -43,8 +45,11 @@ def meet_own(
     blocks, here = rows.between(band.first, band.last)
     if here.start == here.stop:
         return None
-    found = torch.bmm(points[blocks], written[rows.of_blocks[blocks] - band.first].transpose(1, 2))
-    of_rows = found[rows.block[here] - blocks.start, rows.within[here]]
+    # What is written is there once for every block of a product.
+    together = max(1, _MOST_CELLS // max(1, written[0].numel()))
+    parts = [slice(it, min(it + together, blocks.stop)) for it in range(blocks.start, blocks.stop, together)]
+    found = [torch.bmm(points[part], written[rows.of_blocks[part] - band.first].transpose(1, 2)) for part in parts]
+    of_rows = torch.cat(found)[rows.block[here] - blocks.start, rows.within[here]]
     return Own(here, rows.positions[here] - band.first, of_rows)
 
 

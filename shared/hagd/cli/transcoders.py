@@ -64,6 +64,7 @@ def train(
     or, with --data, those of a model on text."""
     from hagd.extraction.corpus_plan import TRAIN, build_corpus_plan, corpus_folder, parse_mix  # noqa: PLC0415
     from hagd.extraction.plan import build_plan, default_folder, use_of  # noqa: PLC0415
+    from hagd.pipeline.stages import find_stage  # noqa: PLC0415
 
     if tensorboard is not None:
         _check_tensorboard(data)
@@ -81,7 +82,8 @@ def train(
         plan = build_plan(settings, upto="transcoder", use=use_of(use))
         folder = out or default_folder(settings, plan)
     if dry_run:
-        measured = calibrated(plan, folder, store=store, threads=threads, quiet=quiet) if data else None
+        tells = find_stage(plan[-1].stage_id).estimate is not None
+        measured = calibrated(plan, folder, store=store, threads=threads, quiet=quiet) if data and tells else None
         write_plan(plan, folder, as_json=as_json, measured=measured)
         return
     state = run_plan(folder, plan, TRAIN, store=store, threads=threads, quiet=quiet)

@@ -10,14 +10,12 @@ The paper does not name its second nonlinearity: features are never negative and
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from hagd.artifacts.document import Document
 from hagd.dictionaries.dictionary import keep_top
-from hagd.errors import CorruptArtifactError
 
 SCHEMA: Final = "hagd.paper-autoencoder/v1"
 _PARTS: Final = ("w_enc", "b_enc", "w_dec", "w_next", "b_next")
@@ -58,31 +56,3 @@ def paper_to_document(autoencoder: PaperAutoencoder, metrics: dict[str, Any]) ->
     """Serialise the autoencoders, with what was measured of them (JSON content)."""
     tensors = {name: getattr(autoencoder, name).detach().float().cpu().numpy() for name in _PARTS}
     return Document({"schema": SCHEMA, "k": autoencoder.k, "metrics": metrics}, tensors)
-
-
-def paper_from_document(document: Document) -> PaperAutoencoder:
-    """Read what `paper_to_document` wrote.
-
-    Raises:
-        CorruptArtifactError: it is of another kind, or its parts do not belong together.
-    """
-    if document.content.get("schema") != SCHEMA:
-        raise CorruptArtifactError(
-            f"expected a document of schema {SCHEMA!r}, got {document.content.get('schema')!r}", "train them again"
-        )
-    try:
-        parts = {name: np.asarray(document.tensors[name]) for name in _PARTS}
-        layers, d_model, d_feature = parts["w_enc"].shape
-        shapes = {
-            "w_enc": (layers, d_model, d_feature),
-            "b_enc": (layers, d_feature),
-            "w_dec": (layers, d_feature, d_model),
-            "w_next": (layers - 1, d_feature, d_feature),
-            "b_next": (layers - 1, d_feature),
-        }
-        if wrong := [name for name, shape in shapes.items() if parts[name].shape != shape]:
-            raise ValueError(f"{wrong[0]} has shape {parts[wrong[0]].shape}, expected {shapes[wrong[0]]}")
-        tensors = {name: torch.from_numpy(part.copy()) for name, part in parts.items()}
-        return PaperAutoencoder(int(document.content["k"]), **tensors)
-    except (KeyError, TypeError, ValueError) as error:
-        raise CorruptArtifactError(f"the autoencoders lack a part: {error}", "train them again") from error

@@ -8,7 +8,7 @@ from typing import Any, Final
 from hagd.corpora.sources import digest_of_files, files_of
 from hagd.dictionaries.names import PAPER
 from hagd.errors import UsageError
-from hagd.extraction.dictionary_folder import folder_of
+from hagd.extraction.dictionary_folder import named_folder
 from hagd.extraction.plan import PRINCIPAL, RUNS_FOLDER, digest_of_plan
 from hagd.extraction.settings import Settings, model_config
 from hagd.hub.names import is_hub
@@ -28,7 +28,6 @@ _OF_A_TASK: Final = (
     "budget",
     "draws",
     "threshold",
-    "dictionaries",
 )
 TRAIN: Final = "transcoder-train"
 """The request id of a training run in its folder."""
@@ -90,7 +89,7 @@ def build_evaluation_plan(
         InvalidInputError: the text or the dictionaries cannot be read, or a field is out of range.
         UnknownNameError, UnauthenticatedError, PermissionDeniedError, UnavailableError: as the hub answers.
     """
-    own = {"dictionaries": str(folder_of(str(dictionaries)).absolute()), **({"any_name": True} if any_name else {})}
+    own = {**named_folder(str(dictionaries)), **({"any_name": True} if any_name else {})}
     return _plan(settings, data, MEASURED, EVALUATION_STAGES, own, EVALUATE, stages)
 
 

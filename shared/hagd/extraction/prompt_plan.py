@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from hagd.dictionaries.names import NEURONS
 from hagd.errors import UsageError
-from hagd.extraction.dictionary_folder import folder_of
+from hagd.extraction.dictionary_folder import named_folder
 from hagd.extraction.plan import PRINCIPAL, RUNS_FOLDER, digest_of_plan
 from hagd.extraction.settings import Settings, model_config
 from hagd.pipeline.contract import StageSpec
@@ -57,6 +57,8 @@ def build_prompt_plan(
         raise UsageError(f"--text and --{given[0]} exclude each other", "trace a text, or build the graph of a task")
     if settings.model is None:
         raise UsageError("a text needs a model that reads it", "add --model with a folder, a hub id or 'smollm2'")
+    if settings.dictionary is not None and settings.dictionaries is not None:
+        raise UsageError("both a kind of dictionary and dictionaries are given", "leave one of the two out")
     if settings.dictionary not in (None, NEURONS):
         raise UsageError(
             f"there are no dictionaries of kind {settings.dictionary} for a text", "name a folder with --dictionaries"
@@ -68,7 +70,7 @@ def build_prompt_plan(
         "local-graph": {"targets": list(asked.targets)} if asked.targets else {},
     }
     if settings.dictionaries not in (None, NEURONS):
-        configs["prompt"]["dictionaries"] = str(folder_of(settings.dictionaries).absolute())
+        configs["prompt"] |= named_folder(settings.dictionaries)
     if asked.vectors:
         configs["local-graph"]["vectors"] = {name: list(map(float, it)) for name, it in asked.vectors.items()}
     if asked.against is not None:

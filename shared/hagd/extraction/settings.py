@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from hagd.errors import InvalidInputError, UsageError
-from hagd.extraction.dictionary_folder import folder_of
+from hagd.extraction.dictionary_folder import named_folder
 from hagd.tasks.registry import find_task
 
 STAGES: Final = ("subject", "transcoder", "coarsening", "traversal", "verification")
@@ -41,7 +41,8 @@ class Settings:
     """Of modular addition."""
     seed: int = 0
     dictionary: str | None = None
-    """`transcoder`, `gated`, `neurons`, or `auto`: by the architecture of the model."""
+    """`transcoder`, `gated`, `neurons`, or `auto`: by the architecture of the model. On text `transcoder`,
+    `cross-layer` or `hagd-paper`."""
     dictionaries: str | None = None
     """A folder in any format that is read, or `hub:OWNER/NAME[/FOLDER][@REVISION]`, in place of training some."""
     resolution: str | None = None
@@ -149,7 +150,7 @@ def _dictionaries(settings: Settings) -> dict[str, Any]:
         raise UsageError(
             f"{settings.dictionaries!r} is a kind of dictionary", f"say --dictionary {settings.dictionaries}"
         )
-    return {"dictionaries": str(folder_of(settings.dictionaries).absolute())}
+    return named_folder(settings.dictionaries)
 
 
 def model_config(settings: Settings) -> dict[str, Any]:

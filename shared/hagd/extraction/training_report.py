@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from hagd.artifacts.folders import write_whole
 from hagd.dictionaries.history import TrainingHistory, history_from_document
+from hagd.dictionaries.names import PAPER
 from hagd.extraction.charts import Axis, Chart, colours, page
 from hagd.extraction.opened import OpenRun
 from hagd.extraction.roles import DICTIONARIES, TRAINING
@@ -106,10 +107,11 @@ def _by_layer(layers: Sequence[Mapping[str, Any]]) -> Chart:
     numbers = [it["layer"] for it in layers]
     shown = [value for it in layers for value in (it["fvu"], it["fvu_linear"])]
     x = Axis("layer", 0, len(layers))
-    chart = Chart("Unexplained variance on held-out text", x, Axis.over("grey: best linear map", shown, zero=True))
+    plain = "k directions" if layers[0].get("kind") == PAPER else "linear map"
+    chart = Chart("Unexplained variance on held-out text", x, Axis.over(f"grey: best {plain}", shown, zero=True))
     for place, it in enumerate(layers):
         layer = f"layer {it['layer']}"
-        chart.bar(place + 0.1, place + 0.9, it["fvu_linear"], _PLAIN, f"{layer}, linear map {it['fvu_linear']:.4g}")
+        chart.bar(place + 0.1, place + 0.9, it["fvu_linear"], _PLAIN, f"{layer}, {plain} {it['fvu_linear']:.4g}")
         chart.bar(place + 0.25, place + 0.75, it["fvu"], _OURS, f"{layer}, dictionary {it['fvu']:.4g}")
     step = -(-len(layers) // 12)
     chart.mark([(place + 0.5, str(numbers[place])) for place in range(0, len(layers), step)])

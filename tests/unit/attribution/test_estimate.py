@@ -66,7 +66,7 @@ def test_a_graph_larger_than_the_memory_is_the_same_and_stays_within_it(heads: t
 
 
 def test_a_killed_process_leaves_no_file_of_rows(tmp_path: Path) -> None:
-    assert graph_process(tmp_path, 40 << 20, 0, "killed").returncode == -signal.SIGKILL
+    assert graph_process(tmp_path, whole(0)["bytes"] // 4, 0, "killed").returncode == -signal.SIGKILL
     assert list(tmp_path.iterdir()) == []
 
 

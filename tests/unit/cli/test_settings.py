@@ -74,7 +74,10 @@ def test_given_dictionaries_take_the_place_of_training(tmp_path: Path, monkeypat
         "dictionary-import",
         "coarsening",
     ]
-    assert stage_configs(settings)["transcoder"] == {"dictionaries": str(tmp_path / "mine")}
+    config = stage_configs(settings)["transcoder"]
+    assert config["dictionaries"] == str(tmp_path / "mine")
+    (tmp_path / "mine" / "config.json").write_text("{} ")
+    assert stage_configs(settings)["transcoder"]["dictionaries_digest"] != config["dictionaries_digest"]
 
 
 @pytest.mark.parametrize(
@@ -84,6 +87,7 @@ def test_given_dictionaries_take_the_place_of_training(tmp_path: Path, monkeypat
         ({"dictionaries": "neurons"}, {}, "'neurons' is a kind"),
         ({}, {"transcoder": "transcoder"}, "both dictionaries and a stage"),
         ({"dictionaries": "nowhere"}, {}, "no dictionaries at .*nowhere"),
+        ({"dictionaries": " "}, {}, "no name"),
     ],
 )
 def test_what_contradicts_given_dictionaries_is_told(

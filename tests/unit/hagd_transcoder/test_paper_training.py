@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from hagd.artifacts.document import Document
 from hagd.corpora.corpus import Windows
 from hagd.dictionaries.history import history_from_document
-from hagd.dictionaries.paper_autoencoder import PaperAutoencoder, paper_from_document, paper_to_document
+from hagd.dictionaries.paper_autoencoder import PaperAutoencoder, paper_to_document
 from hagd.dictionaries.storage import any_dictionaries_from_document
-from hagd.errors import CancelledError, CorruptArtifactError, InvalidInputError
+from hagd.errors import CancelledError, InvalidInputError
 from hagd.extraction.corpus_plan import build_corpus_plan
 from hagd.extraction.settings import Settings
 from hagd.models.language_model import LanguageModel
+from hagd.models.storage import model_to_document
 from hagd.testing import RecordingContext
 from hagd_transcoder.domain.paper_measuring import measure_as_printed
 from hagd_transcoder.domain.paper_training import printed_loss
@@ -142,19 +142,32 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_weights_and_curve() -> 
     assert history_from_document(resumed["training"]).tokens[-1] >= 1000
 
 
-def test_autoencoders_are_stored_whole_and_taken_for_no_dictionaries() -> None:
-    made = whole(MODEL)
-    document = paper_to_document(made, {"fvu_mean": 0.0})
-
-    read = paper_from_document(document)
-
-    assert read.k == made.k
-    assert torch.equal(read.w_dec, made.w_dec)
+def test_autoencoders_are_taken_for_no_dictionaries() -> None:
     with pytest.raises(InvalidInputError, match="replace no MLP"):
-        any_dictionaries_from_document(document)
-    broken = Document(document.content, {**document.tensors, "b_enc": document.tensors["b_enc"][:, 1:]})
-    with pytest.raises(CorruptArtifactError, match="b_enc"):
-        paper_from_document(broken)
+        any_dictionaries_from_document(paper_to_document(whole(MODEL), {"fvu_mean": 0.0}))
+
+
+def test_nothing_is_foreseen_of_features_that_are_silent() -> None:
+    made = whole(MODEL)
+    silent = replace(made, b_enc=made.b_enc - 1e6)
+
+    found = measure_as_printed(MODEL, silent, *both(), RecordingContext(), seed=0)
+
+    assert [layer["unpredicted_of_next"] for layer in found["layers"]] == [None] * 3
+    assert [layer["l0"] for layer in found["layers"]] == [0] * 3
+
+
+def test_a_model_of_one_layer_has_nothing_to_foresee_and_is_resumed() -> None:
+    one = replace(MODEL, config=replace(MODEL.config, n_layers=1), blocks=MODEL.blocks[:1])
+    given = inputs() | {"model": model_to_document(one)}
+    at_once = run(given, {**CONFIG, "checkpoints": 5}, RecordingContext())
+    context = RecordingContext(cancel_after=6)
+    with pytest.raises(CancelledError):
+        run(given, {**CONFIG, "checkpoints": 5}, context)
+
+    resumed = run(given, {**CONFIG, "checkpoints": 5}, RecordingContext(checkpoints=context.checkpoints))
+
+    np.testing.assert_array_equal(at_once["dictionaries"].tensors["w_dec"], resumed["dictionaries"].tensors["w_dec"])
 
 
 def test_what_cannot_be_trained_is_told_before_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
