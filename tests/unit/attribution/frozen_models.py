@@ -67,8 +67,8 @@ DICTIONARIES: dict[str, Callable[[LanguageModel], Mapping[int, Dictionary] | Cro
 }
 
 
-def frozen_prompt(architecture: str, kind: str, tokens: Tensor = TOKENS) -> FrozenPrompt:
-    model = tiny_model(architecture, N_LAYERS)
+def frozen_prompt(architecture: str, kind: str, tokens: Tensor = TOKENS, n_layers: int = N_LAYERS) -> FrozenPrompt:
+    model = tiny_model(architecture, n_layers)
     return freeze(model, Replacement(DICTIONARIES[kind](model), model), tokens)
 
 

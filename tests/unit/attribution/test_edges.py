@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hagd.attribution.build import LocalGraphConfig, PromptText, build_local_graph, silent
+from hagd.attribution.coordinates import coordinate_layers
 from hagd.attribution.frozen import FrozenPrompt
 from hagd.attribution.targets import LogitChoice, Targets, likeliest
 from hagd.graphs.local_graph import LocalGraph
@@ -55,6 +56,14 @@ def test_every_edge_is_the_effect_of_its_source_with_all_else_clamped(architectu
     graph = graph_of(frozen)
     edges_are_effects(graph, Simulation(frozen), ends(frozen).directions, sources(graph))
     assert abs(graph.rows).max() > 1e-2
+
+
+@pytest.mark.parametrize("tokens", [TOKENS, TOKENS[:3]])
+def test_edges_through_more_layers_than_value_spans_hold_are_effects_too(tokens: Tensor) -> None:
+    frozen = frozen_prompt("llama", "neurons", tokens, n_layers=6)
+    graph = graph_of(frozen)
+    assert 0 < coordinate_layers(frozen, len(sources(graph))) < 5
+    edges_are_effects(graph, Simulation(frozen), ends(frozen).directions, sources(graph))
 
 
 @pytest.mark.parametrize("kind", DICTIONARIES)
